@@ -93,7 +93,7 @@ pub trait Reactor: Decider {
     fn react(&self, stream: &StreamName, version: Version, state: &Self::State) -> Agenda<Self::Command, Self::Call>;
 
     /// The command that records what came back, and the id it goes under; `None` if nothing is to be recorded and the
-    /// errand is simply tried again later. `attempt` counts this process's tries from 1.
+    /// errand is simply tried again later.
     ///
     /// Ids: an answer is v5(errand, "outcome"); a failed attempt must differ from attempt to attempt.
     fn heard(
@@ -105,6 +105,6 @@ pub trait Reactor: Decider {
         now: Timestamp,
     ) -> Option<(CommandId, Self::Command)>;
 
-    /// The command that firing the timer is.
-    fn fire(&self, stream: &StreamName, timer: &Timer) -> Self::Command;
+    /// The command that firing the timer of a stream in this state is.
+    fn fire(&self, stream: &StreamName, state: &Self::State, timer: &Timer) -> Self::Command;
 }
