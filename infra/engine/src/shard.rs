@@ -20,6 +20,10 @@ use crate::record::Commit;
 use crate::stream::{StreamName, Tenant};
 use crate::time::Timestamp;
 
+mod machine;
+
+pub use machine::Shard;
+
 /// Names one submission, so that its answer finds its sender. Never reused within a process.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct Ticket(pub u64);
@@ -83,7 +87,8 @@ pub struct Remembered {
 /// What a shard wants done.
 #[derive(Debug)]
 pub enum Effect<D: Decider> {
-    /// Look these up in the state store, off the shard, and feed `Loaded`.
+    /// Look these up in the state store, off the shard, and feed `Loaded` with the same ticket. The ticket names this
+    /// load, not a submission, and is never reused, also not in a later term.
     Load(Ticket, Load),
     /// Hand to the log.
     Append(u64, Bytes),
