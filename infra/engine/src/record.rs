@@ -1,13 +1,24 @@
 //! The record: all events of one command, appended whole or not at all. A fixed header first, enough for the accept fold
 //! without looking further, then tagged sections. The layout is written down in `docs/record-format.md`.
 
+mod codec;
+mod header;
+mod wire;
+
 use bytes::Bytes;
 
 use crate::event::EncodedEvent;
 use crate::message::{CommandId, Fingerprint, Outcome, Provenance};
-use crate::position::{Epoch, LogId, Nonce, Seq, Version};
+use crate::position::{Epoch, LogId, Nonce, PARTITIONS_MAX, Seq, Version};
 use crate::stream::{StreamName, Tenant};
 use crate::time::Timestamp;
+
+/// The newest record format that this program reads, and the one it writes.
+pub const FORMAT: u16 = 1;
+/// The newest placement rule that this program knows.
+pub const PLACEMENT_RULE: u16 = 1;
+/// Bytes of the fixed header.
+pub const HEADER_BYTES: usize = header::BYTES;
 
 /// A record: who wrote it in which term, and what it says.
 #[derive(Clone, Debug, PartialEq)]
@@ -16,6 +27,17 @@ pub struct Record {
     pub header: Header,
     /// What it says.
     pub body: Body,
+    /// What a later version of this program said besides, kept unread. Empty in what this one writes.
+    pub later: Vec<Section>,
+}
+
+/// A section that this version of the program does not know and may pass over.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Section {
+    /// Its number, 1–127; a record's sections ascend.
+    pub number: u8,
+    /// What is in it.
+    pub content: Bytes,
 }
 
 /// What the accept fold needs of a record.
@@ -142,20 +164,56 @@ pub enum UnreadableRecord {
 }
 
 impl Record {
-    /// The record's bytes.
-    pub fn encode(&self) -> Bytes {
-        unimplemented!("laid by the record helper")
+    /// A record of this writer.
+    pub fn new(header: Header, body: Body) -> Self {
+        Self { header, body, later: Vec::new() }
     }
 
-    /// Back from bytes; the checksum is verified.
-    pub fn decode(_bytes: &Bytes) -> Result<Self, UnreadableRecord> {
-        unimplemented!("laid by the record helper")
+    /// The first record of every partition.
+    pub fn genesis(genesis: Genesis) -> Self {
+        let header = Header { kind: Kind::Genesis, epoch: Epoch(0), nonce: Nonce(0), seq: Seq(0) };
+        Self::new(header, Body::Genesis(genesis))
+    }
+
+    /// The record's bytes. May be more than [`crate::log::RECORD_BYTES_MAX`]: that is the log's to refuse.
+    ///
+    /// # Panics
+    /// If the record says what no record may: a body of another kind than its header, a stream without events or from
+    /// version 0 on, a log without partitions. Nothing that comes from outside can make such a record; better to stop
+    /// than to write it.
+    pub fn encode(&self) -> Bytes {
+        codec::encode(self)
+    }
+
+    /// Back from bytes; the checksum is verified. Payloads are slices of `bytes`, not copies.
+    pub fn decode(bytes: &Bytes) -> Result<Self, UnreadableRecord> {
+        codec::decode(bytes)
     }
 }
 
 impl Header {
     /// The header alone; the checksum over the whole record is verified.
-    pub fn decode(_bytes: &[u8]) -> Result<Self, UnreadableRecord> {
-        unimplemented!("laid by the record helper")
+    pub fn decode(bytes: &[u8]) -> Result<Self, UnreadableRecord> {
+        header::decode(bytes)
+    }
+}
+
+impl Genesis {
+    /// Whether a log may be so; what is wrong with it if not.
+    pub fn check(&self) -> Result<(), UnreadableRecord> {
+        if self.partitions == 0 || self.partitions > PARTITIONS_MAX {
+            let wrong = format!("a log has 1 to {PARTITIONS_MAX} partitions, not {}", self.partitions);
+            return Err(UnreadableRecord::Damaged(wrong));
+        }
+        if self.placement_rule == 0 || self.format == 0 {
+            return Err(UnreadableRecord::Damaged("placement rules and formats count from 1".to_owned()));
+        }
+        if self.placement_rule > PLACEMENT_RULE {
+            return Err(UnreadableRecord::TooNew(format!("placement rule {}", self.placement_rule)));
+        }
+        if self.format > FORMAT {
+            return Err(UnreadableRecord::TooNew(format!("record format {}", self.format)));
+        }
+        Ok(())
     }
 }
