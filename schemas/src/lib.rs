@@ -1,1 +1,8 @@
-//! Being laid.
+//! What is said in the shop: ids and money, the events in their stored form, the commands, the resources that API
+//! consumers see and the requests they send. Every room that knows an order shares these words and no other code.
+
+pub mod command;
+pub mod event;
+pub mod id;
+pub mod money;
+pub mod resource;
