@@ -1,1 +1,4 @@
 //! Being laid.
+
+pub mod history;
+pub mod store;
