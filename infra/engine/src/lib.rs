@@ -17,4 +17,5 @@ pub mod saga;
 pub mod shard;
 pub mod stream;
 pub mod time;
+pub mod upcast;
 pub mod view;
