@@ -20,7 +20,10 @@ use crate::record::Commit;
 use crate::stream::{StreamName, Tenant};
 use crate::time::Timestamp;
 
+mod judge;
 mod machine;
+mod memory;
+mod pipeline;
 
 pub use machine::Shard;
 
