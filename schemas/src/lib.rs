@@ -4,5 +4,6 @@
 pub mod command;
 pub mod event;
 pub mod id;
+pub mod ledger;
 pub mod money;
 pub mod resource;
