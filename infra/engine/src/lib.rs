@@ -8,6 +8,7 @@ pub mod decider;
 pub mod event;
 pub mod fold;
 pub mod log;
+pub mod memory;
 pub mod message;
 pub mod ports;
 pub mod position;
