@@ -1,1 +1,140 @@
-fn main() {}
+//! Chores that are more than one command: `cargo xtask test` sets a machine up and runs every check there is, in the order
+//! in which a failure is cheapest to learn of. Each step is a command anyone can type; it is printed before it runs.
+
+use std::path::{Path, PathBuf};
+use std::process::{Command, ExitCode};
+use std::time::Instant;
+
+use clap::{Parser, Subcommand};
+
+#[derive(Parser)]
+#[command(name = "cargo xtask", about = "Docket's chores", disable_help_subcommand = true)]
+struct Arguments {
+    #[command(subcommand)]
+    chore: Chore,
+}
+
+#[derive(Subcommand)]
+enum Chore {
+    /// Set up what the tests need and run all of them: format, lints, house rules, tests on the real binary
+    Test,
+    /// Only format, lints and house rules
+    Tidy,
+    /// Kill and restart the real binary under load, far longer than the tests do
+    Soak {
+        /// How many times to kill -9 it
+        #[arg(long, default_value_t = 2_000)]
+        kills: u32,
+        /// How many times to cut the power under it (needs root and xfsprogs)
+        #[arg(long, default_value_t = 500)]
+        cuts: u32,
+        /// Where the run's dice start
+        #[arg(long, default_value_t = 1)]
+        seed: u64,
+    },
+    /// Run seeds of the simulated log beyond those that the tests run
+    Sim {
+        /// The first seed
+        #[arg(long, default_value_t = 0)]
+        seed: u64,
+        /// How many
+        #[arg(long, default_value_t = 100_000)]
+        count: u64,
+    },
+    /// Measure: every benchmark beside its floor, in one run
+    Bench,
+}
+
+fn main() -> ExitCode {
+    let done = match Arguments::parse().chore {
+        Chore::Test => test(),
+        Chore::Tidy => tidy(),
+        Chore::Soak { kills, cuts, seed } => soak(kills, cuts, seed),
+        Chore::Sim { seed, count } => sim(seed, count),
+        Chore::Bench => bench(),
+    };
+    match done {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(step) => {
+            eprintln!("xtask: this step failed: {step}");
+            ExitCode::FAILURE
+        }
+    }
+}
+
+/// A failed step, as it was typed.
+type Done = Result<(), String>;
+
+fn test() -> Done {
+    set_up()?;
+    tidy()?;
+    // The tests that start the product start what users get.
+    step("cargo", &["build", "--release", "--package", "docket"])?;
+    step("cargo", &["test", "--workspace"])
+}
+
+fn tidy() -> Done {
+    step("cargo", &["fmt", "--all", "--check"])?;
+    step("cargo", &["clippy", "--workspace", "--all-targets", "--", "--deny", "warnings"])
+}
+
+fn soak(kills: u32, cuts: u32, seed: u64) -> Done {
+    set_up()?;
+    step("cargo", &["build", "--release", "--package", "docket"])?;
+    let (kills, cuts, seed) = (kills.to_string(), cuts.to_string(), seed.to_string());
+    let knobs = [("DOCKET_TEST_KILLS", &*kills), ("DOCKET_TEST_CUTS", &*cuts), ("DOCKET_TEST_SEED", &*seed)];
+    step_with("cargo", &["test", "--package", "tests", "--test", "faults", "--", "--nocapture"], &knobs)
+}
+
+fn sim(seed: u64, count: u64) -> Done {
+    let (seed, count) = (seed.to_string(), count.to_string());
+    let knobs = [("DOCKET_SIM_SEED", &*seed), ("DOCKET_SIM_COUNT", &*count)];
+    step_with("cargo", &["test", "--release", "--package", "engine", "--test", "sim_seeds", "--", "--nocapture"], &knobs)
+}
+
+fn bench() -> Done {
+    step("cargo", &["build", "--release", "--package", "docket"])?;
+    step("cargo", &["run", "--release", "--package", "benches", "--", "all"])
+}
+
+/// What the tests want beyond Rust and a C compiler: `mkfs.xfs`, to cut the power under a real file system. Where it
+/// cannot be had those tests say so and are skipped.
+fn set_up() -> Done {
+    let missing = !["/usr/sbin/mkfs.xfs", "/sbin/mkfs.xfs"].iter().any(|path| Path::new(path).exists());
+    let root = Command::new("id").arg("-u").output().is_ok_and(|id| id.stdout.starts_with(b"0"));
+    let apt = Path::new("/usr/bin/apt-get").exists();
+    if missing && root && apt {
+        let quiet = [("DEBIAN_FRONTEND", "noninteractive")];
+        let installed = step_with("apt-get", &["update", "-qq"], &quiet)
+            .and_then(|()| step_with("apt-get", &["install", "-qq", "--yes", "xfsprogs"], &quiet));
+        if installed.is_err() {
+            println!("xtask: xfsprogs cannot be installed; the power-cut tests will be skipped");
+        }
+    } else if missing {
+        println!("xtask: no mkfs.xfs (Debian: xfsprogs) and no right to install it; the power-cut tests will be skipped");
+    }
+    Ok(())
+}
+
+fn step(program: &str, arguments: &[&str]) -> Done {
+    step_with(program, arguments, &[])
+}
+
+fn step_with(program: &str, arguments: &[&str], environment: &[(&str, &str)]) -> Done {
+    let named: String = environment.iter().map(|(name, value)| format!("{name}={value} ")).collect();
+    let typed = format!("{named}{program} {}", arguments.join(" "));
+    println!("xtask: {typed}");
+    let began = Instant::now();
+    let status = Command::new(program)
+        .args(arguments)
+        .envs(environment.iter().copied())
+        .current_dir(root())
+        .status()
+        .map_err(|error| format!("{typed} ({error})"))?;
+    println!("xtask: {:.0} s for {typed}", began.elapsed().as_secs_f64());
+    if status.success() { Ok(()) } else { Err(typed) }
+}
+
+fn root() -> PathBuf {
+    Path::new(env!("CARGO_MANIFEST_DIR")).join("../..")
+}
