@@ -16,6 +16,7 @@ pub mod read_store;
 pub mod record;
 pub mod saga;
 pub mod shard;
+pub mod simulated;
 pub mod stream;
 pub mod time;
 pub mod upcast;
