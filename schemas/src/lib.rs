@@ -6,4 +6,5 @@ pub mod event;
 pub mod id;
 pub mod ledger;
 pub mod money;
+pub mod problem;
 pub mod resource;
