@@ -97,6 +97,9 @@ pub enum StoreFault {
     /// It does not answer, for a reason that may pass.
     #[error("the read store does not answer")]
     Unavailable(#[source] Box<dyn std::error::Error + Send + Sync>),
+    /// The caller asked for what its tables do not have, or wrote what does not fit them: a mistake in the program.
+    #[error("the read store was misused: {0}")]
+    Misused(String),
     /// What it holds cannot be right.
     #[error("the read store is damaged: {0}")]
     Damaged(String),

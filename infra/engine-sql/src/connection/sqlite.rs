@@ -1,0 +1,246 @@
+//! SQLite through sqlx: one connection that writes and a few that read, each seeing the state of when it began. In
+//! memory there is one connection for both, since a second one would see another database.
+//!
+//! Write-ahead log and `synchronous = NORMAL`: a commit is not synced, so a power cut may take the last ones back, rows
+//! and checkpoint together; the log still has what they were folded from.
+
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+use engine::read_store::StoreFault;
+use engine::view::ColumnKind;
+use serde_json::Value;
+use sqlx::migrate::{MigrateError, Migrator};
+use sqlx::pool::PoolConnection;
+use sqlx::sqlite::{
+    SqliteArguments, SqliteConnectOptions, SqliteConnection, SqliteJournalMode, SqlitePool, SqlitePoolOptions,
+    SqliteRow, SqliteSynchronous,
+};
+use sqlx::{AssertSqlSafe, Connection, Row as _, Sqlite, Transaction};
+
+use super::{Access, Bind, Session, Statement};
+use crate::store::Options;
+use crate::work::FORMAT;
+
+static MIGRATIONS: Migrator = sqlx::migrate!("migrations/sqlite");
+
+/// 64 MiB: what reads of hot pages save in copies; more would only count twice what the page cache holds.
+const MMAP_BYTES: &str = "67108864";
+/// 64 MiB: what the write-ahead log is cut back to after a long read made it grow.
+const WAL_BYTES_MAX: &str = "67108864";
+/// 128 statements kept prepared by each connection; a list's shape is one.
+const STATEMENTS_MAX: usize = 128;
+
+/// A database in SQLite.
+#[derive(Debug)]
+pub(crate) struct SqliteDatabase {
+    writer: SqlitePool,
+    reader: SqlitePool,
+    shown: String,
+}
+
+impl SqliteDatabase {
+    /// Opens the file (`None`: memory), makes it if it is missing, and brings its bookkeeping tables up to date.
+    pub(crate) async fn open(path: Option<PathBuf>, options: &Options) -> Result<Self, StoreFault> {
+        let shown = path.as_deref().map_or_else(|| "memory".to_owned(), |path| path.display().to_string());
+        let connect = |cache_kib: u32| {
+            let connect = SqliteConnectOptions::new()
+                .create_if_missing(true)
+                .foreign_keys(true)
+                .synchronous(SqliteSynchronous::Normal)
+                .busy_timeout(options.wait_max)
+                .statement_cache_capacity(STATEMENTS_MAX)
+                .pragma("cache_size", format!("-{cache_kib}"))
+                .pragma("mmap_size", MMAP_BYTES)
+                .pragma("journal_size_limit", WAL_BYTES_MAX)
+                .pragma("temp_store", "MEMORY");
+            match &path {
+                Some(path) => connect.filename(plain(path)).journal_mode(SqliteJournalMode::Wal),
+                None => connect.filename(":memory:"),
+            }
+        };
+        let writer = pool(1, options.wait_max).connect_with(connect(options.cache_kib)).await;
+        let writer = writer.map_err(|error| fault(error, &shown))?;
+        prepare(&writer, &shown).await?;
+        let reader = match path {
+            None => writer.clone(),
+            Some(_) => pool(options.readers, options.wait_max)
+                .connect_lazy_with(connect(options.cache_kib / 2).pragma("query_only", "ON")),
+        };
+        Ok(Self { writer, reader, shown })
+    }
+
+    /// How many read at once; none in memory, where readers wait for the writer's connection.
+    pub(crate) fn readers(&self, options: &Options) -> Option<u32> {
+        (self.shown != "memory").then_some(options.readers)
+    }
+
+    /// The tables that exist.
+    pub(crate) async fn tables(&self) -> Result<Vec<String>, StoreFault> {
+        tables(&self.writer).await.map_err(|error| fault(error, &self.shown))
+    }
+
+    /// Begins.
+    pub(crate) async fn begin(&self, access: Access) -> Result<SqliteSession<'_>, StoreFault> {
+        let connection = match access {
+            Access::Read => self.reader.acquire().await.map(Open::Connection),
+            Access::Snapshot => self.reader.begin().await.map(Open::Transaction),
+            // IMMEDIATE: a transaction that reads first and writes later is refused if another wrote in between.
+            Access::Write => self.writer.begin_with("BEGIN IMMEDIATE").await.map(Open::Transaction),
+        };
+        let connection = connection.map_err(|error| fault(error, &self.shown))?;
+        Ok(SqliteSession { connection, shown: &self.shown })
+    }
+
+    /// Waits for what is under way, then moves the write-ahead log into the file and lets go of it.
+    pub(crate) async fn close(&self) {
+        self.reader.close().await;
+        self.writer.close().await;
+    }
+}
+
+/// A transaction, or the connection alone.
+pub(crate) struct SqliteSession<'a> {
+    connection: Open,
+    shown: &'a str,
+}
+
+enum Open {
+    Connection(PoolConnection<Sqlite>),
+    Transaction(Transaction<'static, Sqlite>),
+}
+
+impl Open {
+    fn get(&mut self) -> &mut SqliteConnection {
+        match self {
+            Self::Connection(connection) => connection,
+            Self::Transaction(transaction) => transaction,
+        }
+    }
+}
+
+impl Session for SqliteSession<'_> {
+    async fn execute(&mut self, statement: Statement) -> Result<u64, StoreFault> {
+        let done = query(statement).execute(self.connection.get()).await;
+        Ok(done.map_err(|error| fault(error, self.shown))?.rows_affected())
+    }
+
+    async fn fetch(&mut self, statement: Statement, kinds: &[ColumnKind]) -> Result<Vec<Vec<Value>>, StoreFault> {
+        let rows = query(statement).fetch_all(self.connection.get()).await.map_err(|error| fault(error, self.shown))?;
+        rows.iter().map(|row| cells(row, kinds)).collect::<Result<_, _>>().map_err(|error| fault(error, self.shown))
+    }
+
+    async fn commit(self) -> Result<(), StoreFault> {
+        match self.connection {
+            Open::Connection(_) => Ok(()),
+            Open::Transaction(transaction) => transaction.commit().await.map_err(|error| fault(error, self.shown)),
+        }
+    }
+
+    async fn rollback(self) -> Result<(), StoreFault> {
+        match self.connection {
+            Open::Connection(_) => Ok(()),
+            Open::Transaction(transaction) => transaction.rollback().await.map_err(|error| fault(error, self.shown)),
+        }
+    }
+}
+
+fn query(statement: Statement) -> sqlx::query::Query<'static, Sqlite, SqliteArguments> {
+    // Safe: see `Statement::text`.
+    let query = sqlx::query(AssertSqlSafe(statement.text));
+    statement.binds.into_iter().fold(query, |query, bind| match bind {
+        Bind::Integer(integer) => query.bind(integer),
+        Bind::Text(text) => query.bind(text),
+    })
+}
+
+fn cells(row: &SqliteRow, kinds: &[ColumnKind]) -> Result<Vec<Value>, sqlx::Error> {
+    let cell = |(index, kind): (usize, &ColumnKind)| {
+        Ok(match kind {
+            ColumnKind::Text => row.try_get::<Option<String>, _>(index)?.map_or(Value::Null, Value::from),
+            ColumnKind::Integer => row.try_get::<Option<i64>, _>(index)?.map_or(Value::Null, Value::from),
+        })
+    };
+    kinds.iter().enumerate().map(cell).collect()
+}
+
+fn pool(connections_max: u32, wait_max: Duration) -> SqlitePoolOptions {
+    SqlitePoolOptions::new()
+        .max_connections(connections_max)
+        .min_connections(u32::from(connections_max == 1))
+        .acquire_timeout(wait_max)
+        // A file does not hang up, and a connection in memory is the database.
+        .idle_timeout(None)
+        .max_lifetime(None)
+        .test_before_acquire(false)
+        // Nobody may get a connection with a transaction of the one before in it. The ping waits for a rollback that is
+        // queued already. SQLite ends a transaction by itself when a disk is full, and sqlx does not hear of it: then the
+        // rollback fails, and the connection goes.
+        .after_release(|connection, _| {
+            Box::pin(async move {
+                connection.ping().await?;
+                Ok(!connection.is_in_transaction())
+            })
+        })
+}
+
+/// SQLite takes a name that begins so for a URI, and the rest of it for options.
+fn plain(path: &Path) -> PathBuf {
+    if path.starts_with("file:") || path.to_string_lossy().starts_with("file:") {
+        return Path::new(".").join(path);
+    }
+    path.to_owned()
+}
+
+async fn tables(pool: &SqlitePool) -> Result<Vec<String>, sqlx::Error> {
+    let tables = "SELECT name FROM sqlite_schema WHERE type = 'table' AND name NOT LIKE 'sqlite\\_%' ESCAPE '\\'";
+    sqlx::query_scalar(tables).fetch_all(pool).await
+}
+
+/// Refuses what is not ours or newer than us, and brings the rest up to date.
+async fn prepare(pool: &SqlitePool, shown: &str) -> Result<(), StoreFault> {
+    let tables = tables(pool).await.map_err(|error| fault(error, shown))?;
+    let has = |name: &str| tables.iter().any(|table| table == name);
+    if has("meta") {
+        let format = sqlx::query_scalar::<_, i64>("SELECT format FROM meta").fetch_optional(pool).await;
+        match format.map_err(|error| fault(error, shown))? {
+            Some(found) if found > FORMAT => return Err(StoreFault::TooNew { found, known: FORMAT }),
+            Some(_) => {}
+            None => return Err(StoreFault::Damaged(format!("{shown}: it does not say which format it has"))),
+        }
+    } else if tables.iter().any(|table| table != "_sqlx_migrations") {
+        return Err(StoreFault::Damaged(format!("{shown} is a database of another program")));
+    }
+    MIGRATIONS.run(pool).await.map_err(|error| match error {
+        MigrateError::Execute(error) | MigrateError::ExecuteMigration(error, _) => fault(error, shown),
+        MigrateError::VersionMissing(found) => StoreFault::TooNew { found, known: FORMAT },
+        error => StoreFault::Damaged(format!("{shown}: {error}")),
+    })
+}
+
+/// What an error means for whoever asked. The message of a damaged store says what to do about it, since nothing in it
+/// is lost that the log does not have.
+fn fault(error: sqlx::Error, shown: &str) -> StoreFault {
+    let damaged = |why: &str| {
+        StoreFault::Damaged(format!("{shown}: {why}; it can be deleted, and is then folded anew from the log"))
+    };
+    match &error {
+        sqlx::Error::Database(database) => {
+            let code = database.code().and_then(|code| code.parse::<u32>().ok()).unwrap_or_default();
+            // The low byte is the kind of error, the rest says more.
+            match (code & 0xff, code) {
+                // SQLITE_CORRUPT, SQLITE_NOTADB, SQLITE_FORMAT
+                (11 | 26 | 24, _) => damaged(database.message()),
+                // SQLITE_IOERR of short read, bad data, corrupt file system
+                (_, 522 | 8202 | 8458) => damaged(database.message()),
+                // SQLITE_ERROR, SQLITE_MISMATCH, SQLITE_CONSTRAINT: a table is not as it was made
+                (1 | 19 | 20, _) => damaged(database.message()),
+                _ => StoreFault::Unavailable(Box::new(error)),
+            }
+        }
+        sqlx::Error::ColumnDecode { .. }
+        | sqlx::Error::ColumnNotFound(_)
+        | sqlx::Error::ColumnIndexOutOfBounds { .. } => damaged(&error.to_string()),
+        _ => StoreFault::Unavailable(Box::new(error)),
+    }
+}

@@ -1,0 +1,114 @@
+//! SQLite, 3.51 or newer (the one that is compiled in). Many values travel as a JSON array that `json_each` takes apart,
+//! rows as an array of arrays; `jsonb_each` hands each row on in binary, so that it is parsed once and not once for every
+//! column.
+
+use std::collections::BTreeMap;
+use std::fmt::Write as _;
+
+use engine::view::{ColumnKind, Row};
+use serde_json::Value;
+
+use super::{Dialect, quoted};
+use crate::connection::Bind;
+use crate::tables::TableSpec;
+
+/// The dialect of SQLite.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct SqliteDialect;
+
+impl Dialect for SqliteDialect {
+    fn create(&self, table: &TableSpec) -> Vec<String> {
+        let name = quoted(table.name);
+        // STRICT: else SQLite would keep text in an integer column, and compare it as larger than any number.
+        let mut create = format!(
+            "CREATE TABLE {name} (\"key\" TEXT NOT NULL PRIMARY KEY, \"version\" INTEGER NOT NULL, \"doc\" TEXT NOT NULL"
+        );
+        for column in table.columns {
+            let kind = match column.kind {
+                ColumnKind::Text => "TEXT",
+                ColumnKind::Integer => "INTEGER",
+            };
+            let _ = write!(create, ", {} {kind}", quoted(column.name));
+        }
+        create.push_str(") STRICT");
+        let mut statements = vec![create];
+        for columns in &table.indexes {
+            let index = quoted(&format!("{}__{}", table.name, columns.join("__")));
+            let columns = columns.iter().map(|column| quoted(column)).collect::<Vec<_>>().join(", ");
+            statements.push(format!("CREATE INDEX {index} ON {name} ({columns}, \"key\")"));
+        }
+        statements
+    }
+
+    fn upsert(&self, table: &TableSpec) -> String {
+        let columns = table.columns.iter().map(|column| quoted(column.name)).collect::<Vec<_>>();
+        let mut text = format!("INSERT INTO {} (\"key\", \"version\", \"doc\"", quoted(table.name));
+        for column in &columns {
+            let _ = write!(text, ", {column}");
+        }
+        // `->` gives JSON, `->>` an SQL value.
+        text.push_str(") SELECT value ->> 0, value ->> 1, value -> 2");
+        for index in 0..columns.len() {
+            let _ = write!(text, ", value ->> {}", index + 3);
+        }
+        // WHERE: without it SQLite takes ON CONFLICT for the condition of a join.
+        text.push_str(" FROM jsonb_each($1) WHERE true ON CONFLICT (\"key\") DO UPDATE SET \"version\" = excluded.\"version\", \"doc\" = excluded.\"doc\"");
+        for column in &columns {
+            let _ = write!(text, ", {column} = excluded.{column}");
+        }
+        text
+    }
+
+    fn among_texts(&self, column: &str, placeholder: usize) -> String {
+        format!("{column} IN (SELECT value FROM json_each(${placeholder}))")
+    }
+
+    fn among_integers(&self, column: &str, placeholder: usize) -> String {
+        self.among_texts(column, placeholder)
+    }
+
+    fn rows(&self, rows: &BTreeMap<String, Row>) -> Vec<Bind> {
+        let mut json = String::from("[");
+        for (key, row) in rows {
+            separate(&mut json);
+            let _ = write!(json, "[{},{},{}", quote(key), row.version, row.doc);
+            for column in &row.columns {
+                let _ = write!(json, ",{column}");
+            }
+            json.push(']');
+        }
+        json.push(']');
+        vec![Bind::Text(json)]
+    }
+
+    fn texts<'a>(&self, texts: impl Iterator<Item = &'a str>) -> Bind {
+        let mut json = String::from("[");
+        for text in texts {
+            separate(&mut json);
+            json.push_str(&quote(text));
+        }
+        json.push(']');
+        Bind::Text(json)
+    }
+
+    fn integers(&self, integers: impl Iterator<Item = i64>) -> Bind {
+        let mut json = String::from("[");
+        for integer in integers {
+            separate(&mut json);
+            let _ = write!(json, "{integer}");
+        }
+        json.push(']');
+        Bind::Text(json)
+    }
+}
+
+/// A comma, unless the array is still empty.
+fn separate(json: &mut String) {
+    if json.len() > 1 {
+        json.push(',');
+    }
+}
+
+fn quote(text: &str) -> String {
+    Value::from(text).to_string()
+}

@@ -1,0 +1,241 @@
+//! What a store does, said once for all databases: bind itself to a log, make its tables, commit, load, list. Each
+//! function works within one open transaction and leaves it to its caller to commit or roll back.
+
+use std::collections::BTreeMap;
+
+use engine::position::{Checkpoint, Epoch, LogId, Nonce, Offset, Partition, Seq};
+use engine::read_store::{Batch, Query, StoreFault};
+use engine::view::{ColumnKind, Row, RowKey};
+use serde_json::Value;
+use uuid::Uuid;
+
+use crate::connection::{Bind, Session, Statement};
+use crate::dialect::{Dialect, quoted};
+use crate::list;
+use crate::tables::{Tables, is_plain, misused};
+
+/// The layout of the bookkeeping tables: the number of the last migration of every dialect.
+pub(crate) const FORMAT: i64 = 1;
+/// 4,096: a statement's value stays at some megabytes with documents of a kilobyte, however large the batch.
+const ROWS_PER_STATEMENT_MAX: usize = 4_096;
+
+const CHECKPOINTS: &str = "SELECT \"partition\", next_offset, epoch, nonce, next_seq, open FROM checkpoints";
+const CHECKPOINT_FIRST: &str = "INSERT INTO checkpoints (\"partition\", next_offset, epoch, nonce, next_seq, open) \
+    VALUES ($1, $2, $3, $4, $5, $6) ON CONFLICT (\"partition\") DO NOTHING";
+const CHECKPOINT_MOVE: &str = "UPDATE checkpoints SET next_offset = $2, epoch = $3, nonce = $4, next_seq = $5, open = $6 \
+    WHERE \"partition\" = $1 AND next_offset = $7 AND epoch = $8 AND nonce = $9 AND next_seq = $10 AND open = $11";
+const INTEGER: ColumnKind = ColumnKind::Integer;
+const TEXT: ColumnKind = ColumnKind::Text;
+
+/// Makes the view tables unless they are there as specified; what is there is dropped, and the checkpoints with it.
+/// Returns the generation of the tables.
+pub(crate) async fn make_tables(
+    session: &mut impl Session,
+    tables: &Tables,
+    existing: &[String],
+    dialect: &impl Dialect,
+) -> Result<i64, StoreFault> {
+    let meta = session.fetch(Statement::plain("SELECT tables, generation FROM meta"), &[TEXT, INTEGER]).await?;
+    let Some([Value::String(found), generation]) = meta.first().map(Vec::as_slice) else {
+        return Err(StoreFault::Damaged("it says nothing about its tables".to_owned()));
+    };
+    let generation = generation.as_i64().unwrap_or_default();
+    let text = tables.text();
+    let complete = tables.iter().all(|table| existing.iter().any(|name| name == table.name));
+    if *found == text && complete {
+        return Ok(generation);
+    }
+    if !found.is_empty() {
+        let found = serde_json::from_str::<Value>(found)
+            .map_err(|_| StoreFault::Damaged("the specification of its tables is no JSON".to_owned()))?;
+        let view_version = found["view_version"].as_i64().unwrap_or_default();
+        if view_version > i64::from(tables.view_version) {
+            return Err(StoreFault::TooNew { found: view_version, known: i64::from(tables.view_version) });
+        }
+        let names = found["tables"].as_object().into_iter().flatten().map(|(name, _)| name);
+        for name in names.filter(|name| is_plain(name)) {
+            session.execute(Statement::plain(format!("DROP TABLE IF EXISTS {}", quoted(name)))).await?;
+        }
+        tracing::warn!(
+            view.version = tables.view_version,
+            "the read store's tables have changed: rows and checkpoints are dropped and folded anew from the log"
+        );
+    }
+    for table in tables.iter() {
+        for statement in dialect.create(table) {
+            session.execute(Statement::plain(statement)).await?;
+        }
+    }
+    session.execute(Statement::plain("DELETE FROM checkpoints")).await?;
+    let generation = generation + 1;
+    let binds = vec![Bind::Text(text), Bind::Integer(generation)];
+    session.execute(Statement::new("UPDATE meta SET tables = $1, generation = $2", binds)).await?;
+    Ok(generation)
+}
+
+/// Binds the store to a log, if it is not bound to another; then the checkpoints.
+pub(crate) async fn open(
+    session: &mut impl Session,
+    log: LogId,
+) -> Result<BTreeMap<Partition, Checkpoint>, StoreFault> {
+    let meta = session.fetch(Statement::plain("SELECT log_id FROM meta"), &[TEXT]).await?;
+    match meta.first().and_then(|cells| cells.first()) {
+        Some(Value::Null) => {
+            let binds = vec![Bind::Text(log.0.to_string())];
+            session.execute(Statement::new("UPDATE meta SET log_id = $1", binds)).await?;
+        }
+        Some(Value::String(found)) => {
+            let found = Uuid::parse_str(found).map(LogId);
+            let found = found.map_err(|_| StoreFault::Damaged("its log id is no UUID".to_owned()))?;
+            if found != log {
+                return Err(StoreFault::ForeignLog { found, expected: log });
+            }
+        }
+        _ => return Err(StoreFault::Damaged("it does not say whose it is".to_owned())),
+    }
+    checkpoints(session).await
+}
+
+/// The checkpoints, one for each partition that has one.
+pub(crate) async fn checkpoints(session: &mut impl Session) -> Result<BTreeMap<Partition, Checkpoint>, StoreFault> {
+    let rows = session.fetch(Statement::plain(CHECKPOINTS), &[INTEGER; 6]).await?;
+    rows.iter()
+        .map(|cells| checkpoint(cells).ok_or_else(|| StoreFault::Damaged("a checkpoint is out of range".to_owned())))
+        .collect()
+}
+
+/// Writes a batch. After `Fenced`, and after any other fault, the transaction must be rolled back.
+pub(crate) async fn commit(
+    session: &mut impl Session,
+    batch: Batch,
+    tables: &Tables,
+    generation: i64,
+    dialect: &impl Dialect,
+) -> Result<(), StoreFault> {
+    let somewhere = batch.checkpoints.first().map(|(partition, ..)| *partition).unwrap_or_default();
+    let meta = session.fetch(Statement::plain("SELECT generation FROM meta"), &[INTEGER]).await?;
+    if meta != [[Value::from(generation)]] {
+        // Somebody made the tables anew since this store was opened: what this worker folded belongs to the old ones.
+        return Err(StoreFault::Fenced(somewhere));
+    }
+    for (partition, expected, next) in batch.checkpoints {
+        let mut binds = vec![Bind::Integer(i64::from(partition.0))];
+        binds.extend(checkpoint_binds(next)?);
+        let text = match expected {
+            None => CHECKPOINT_FIRST,
+            Some(expected) => {
+                binds.extend(checkpoint_binds(expected)?);
+                CHECKPOINT_MOVE
+            }
+        };
+        if session.execute(Statement::new(text, binds)).await? != 1 {
+            return Err(StoreFault::Fenced(partition));
+        }
+    }
+    // By table and by key: one statement for many rows, and a tree is written in its own order.
+    let mut changes: BTreeMap<&str, (BTreeMap<String, Row>, Vec<String>)> = BTreeMap::new();
+    for (key, row) in batch.rows {
+        let (upserts, deletes) = changes.entry(key.table).or_default();
+        match row {
+            Some(row) => {
+                tables.get(key.table)?.accept(&key.key, &row)?;
+                upserts.insert(key.key, row);
+            }
+            None => deletes.push(key.key),
+        }
+    }
+    for (name, (mut upserts, mut deletes)) in changes {
+        let table = tables.get(name)?;
+        deletes.sort_unstable();
+        for keys in deletes.chunks(ROWS_PER_STATEMENT_MAX) {
+            let keys = dialect.texts(keys.iter().map(String::as_str));
+            session.execute(Statement::new(table.delete.clone(), vec![keys])).await?;
+        }
+        while !upserts.is_empty() {
+            let rest = upserts.keys().nth(ROWS_PER_STATEMENT_MAX).cloned();
+            let rest = rest.map(|key| upserts.split_off(&key)).unwrap_or_default();
+            session.execute(Statement::new(table.upsert.clone(), dialect.rows(&upserts))).await?;
+            upserts = rest;
+        }
+    }
+    Ok(())
+}
+
+/// The rows that exist among these.
+pub(crate) async fn load(
+    session: &mut impl Session,
+    keys: Vec<RowKey>,
+    tables: &Tables,
+    dialect: &impl Dialect,
+) -> Result<BTreeMap<RowKey, Row>, StoreFault> {
+    let mut by_table: BTreeMap<&'static str, Vec<String>> = BTreeMap::new();
+    for key in keys {
+        by_table.entry(key.table).or_default().push(key.key);
+    }
+    let mut found = BTreeMap::new();
+    for (name, mut keys) in by_table {
+        let table = tables.get(name)?;
+        keys.sort_unstable();
+        for keys in keys.chunks(ROWS_PER_STATEMENT_MAX) {
+            let keys = dialect.texts(keys.iter().map(String::as_str));
+            for cells in session.fetch(Statement::new(table.load.clone(), vec![keys]), &table.kinds).await? {
+                let (key, row) = table.row(cells)?;
+                found.insert(RowKey { table: name, key }, row);
+            }
+        }
+    }
+    Ok(found)
+}
+
+/// Finds rows.
+pub(crate) async fn list(
+    session: &mut impl Session,
+    query: &Query,
+    tables: &Tables,
+    dialect: &impl Dialect,
+) -> Result<Vec<(String, Row)>, StoreFault> {
+    let table = tables.get(query.table)?;
+    let limit = query.limit as usize;
+    let mut found = Vec::new();
+    for mut statement in list::statements(table, query, dialect)? {
+        if found.len() >= limit {
+            break;
+        }
+        if let Some(last) = statement.binds.last_mut() {
+            *last = Bind::Integer((limit - found.len()) as i64);
+        }
+        for cells in session.fetch(statement, &table.kinds).await? {
+            found.push(table.row(cells)?);
+        }
+    }
+    Ok(found)
+}
+
+/// The columns of a checkpoint but its partition.
+fn checkpoint_binds(checkpoint: Checkpoint) -> Result<[Bind; 5], StoreFault> {
+    let plain = |number: u64| {
+        let number = i64::try_from(number).map_err(|_| misused(format!("{checkpoint:?} is out of range")))?;
+        Ok::<_, StoreFault>(Bind::Integer(number))
+    };
+    Ok([
+        plain(checkpoint.next_offset.0)?,
+        plain(checkpoint.epoch.0)?,
+        // Databases know no unsigned numbers. A nonce is drawn from all 64 bits; they are kept, read as a signed number.
+        Bind::Integer(checkpoint.nonce.0.cast_signed()),
+        plain(checkpoint.next_seq.0)?,
+        Bind::Integer(i64::from(checkpoint.open)),
+    ])
+}
+
+/// A checkpoint from its columns, if they are what this program wrote.
+fn checkpoint(cells: &[Value]) -> Option<(Partition, Checkpoint)> {
+    let [partition, next_offset, epoch, nonce, next_seq, open] = cells else { return None };
+    let checkpoint = Checkpoint {
+        next_offset: Offset(next_offset.as_u64()?),
+        epoch: Epoch(epoch.as_u64()?),
+        nonce: Nonce(nonce.as_i64()?.cast_unsigned()),
+        next_seq: Seq(next_seq.as_u64()?),
+        open: open.as_u64()? == 1,
+    };
+    Some((Partition(u16::try_from(partition.as_u64()?).ok()?), checkpoint))
+}

@@ -1,0 +1,124 @@
+//! Small words for the tests: a place for a file, an order, a batch, a checkpoint.
+
+use std::future::Future;
+use std::path::PathBuf;
+use std::pin::pin;
+use std::task::Poll;
+
+use engine::position::{Checkpoint, Epoch, LogId, Nonce, Offset, Partition, Seq};
+use engine::read_store::{Batch, Query, ReadStore, StoreFault};
+use engine::view::{Column, ColumnKind, Row, RowKey, Table};
+use engine_sql::{Options, SqlReadStore};
+use serde_json::{Value, json};
+use sqlx::{AssertSqlSafe, ConnectOptions, Connection};
+use uuid::Uuid;
+
+pub(crate) const P0: Partition = Partition(0);
+pub(crate) const LOG: LogId = LogId(Uuid::from_u128(1));
+pub(crate) const OTHER_LOG: LogId = LogId(Uuid::from_u128(2));
+
+pub(crate) const ORDERS: &[Table] = &[Table {
+    name: "orders",
+    columns: &[
+        Column { name: "status", kind: ColumnKind::Text },
+        Column { name: "customer", kind: ColumnKind::Text },
+        Column { name: "placed_at", kind: ColumnKind::Integer },
+    ],
+}];
+
+/// A directory for a store's file.
+pub(crate) struct Place(tempfile::TempDir);
+
+impl Place {
+    pub(crate) fn new() -> Self {
+        Self(tempfile::tempdir().unwrap())
+    }
+
+    pub(crate) fn path(&self) -> PathBuf {
+        self.0.path().join("read.sqlite")
+    }
+
+    pub(crate) async fn store(&self, tables: &[Table], options: Options) -> Result<SqlReadStore, StoreFault> {
+        SqlReadStore::open(&format!("sqlite:{}", self.path().display()), tables, options).await
+    }
+
+    /// A store of orders, bound to `LOG`.
+    pub(crate) async fn open(&self) -> SqlReadStore {
+        let store = self.store(ORDERS, Options::default()).await.unwrap();
+        store.open(LOG).await.unwrap();
+        store
+    }
+
+    /// Does to the file what the store would not.
+    pub(crate) async fn alter(&self, statement: &str) {
+        let options = sqlx::sqlite::SqliteConnectOptions::new().filename(self.path()).create_if_missing(true);
+        let mut connection = options.connect().await.unwrap();
+        sqlx::raw_sql(AssertSqlSafe(statement)).execute(&mut connection).await.unwrap();
+        connection.close().await.unwrap();
+    }
+}
+
+/// A store in memory, bound to `LOG`.
+pub(crate) async fn memory(tables: &[Table]) -> SqlReadStore {
+    let store = SqlReadStore::open("sqlite::memory:", tables, Options::default()).await.unwrap();
+    store.open(LOG).await.unwrap();
+    store
+}
+
+pub(crate) fn order(status: &str, version: u64) -> Row {
+    let columns = vec![json!(status), Value::Null, json!(version)];
+    Row { version, doc: json!({ "status": status, "version": version }), columns }
+}
+
+pub(crate) fn key(key: &str) -> RowKey {
+    RowKey { table: "orders", key: key.to_owned() }
+}
+
+/// Its nonce does not fit a signed number.
+pub(crate) fn checkpoint(offset: u64) -> Checkpoint {
+    let nonce = Nonce(u64::MAX - 1);
+    Checkpoint { next_offset: Offset(offset), epoch: Epoch(3), nonce, next_seq: Seq(offset), open: true }
+}
+
+/// A batch of partition 0.
+pub(crate) fn batch<'a>(
+    rows: impl IntoIterator<Item = (&'a str, Option<Row>)>,
+    was: Option<Checkpoint>,
+    next: Checkpoint,
+) -> Batch {
+    let rows = rows.into_iter().map(|(name, row)| (key(name), row)).collect();
+    Batch { rows, checkpoints: vec![(P0, was, next)] }
+}
+
+/// All orders, by key.
+pub(crate) fn all() -> Query {
+    Query { table: "orders", filters: vec![], sort: None, descending: false, after: None, limit: 100_000 }
+}
+
+pub(crate) fn keys(rows: &[(String, Row)]) -> Vec<&str> {
+    rows.iter().map(|(key, _)| key.as_str()).collect()
+}
+
+pub(crate) async fn load<'a>(store: &SqlReadStore, names: impl IntoIterator<Item = &'a str>) -> Vec<(String, Row)> {
+    let found = store.load(names.into_iter().map(key).collect()).await.unwrap();
+    found.into_iter().map(|(key, row)| (key.key, row)).collect()
+}
+
+/// Polls so often at most, then drops; what was asked for may or may not have come to be.
+pub(crate) async fn dropped_after<T>(polls: u64, future: impl Future<Output = T>) {
+    let mut future = pin!(future);
+    let mut left = polls;
+    std::future::poll_fn(|context| {
+        if left == 0 {
+            return Poll::Ready(());
+        }
+        left -= 1;
+        let done = future.as_mut().poll(context).map(|_| ());
+        if done.is_pending() {
+            // Look again without being woken: a caller leaves when it likes.
+            context.waker().wake_by_ref();
+        }
+        done
+    })
+    .await;
+}
