@@ -40,7 +40,8 @@ pub struct Batch {
     pub checkpoints: Vec<(Partition, Option<Checkpoint>, Checkpoint)>,
 }
 
-/// A question to one table: rows that match all filters, in order of `(sort, key)`.
+/// A question to one table: rows that match all filters, in order of `(sort, key)`. In every dialect text compares by its
+/// UTF-8 bytes and null sorts before everything else.
 #[derive(Clone, Debug)]
 pub struct Query {
     /// The table.
@@ -57,7 +58,7 @@ pub struct Query {
     pub limit: u32,
 }
 
-/// What must hold of a column. `key` is a column too.
+/// What must hold of a column. `key` is a column too. Null is equal to null and neither at least nor below anything.
 #[derive(Clone, Debug, PartialEq)]
 pub enum Filter {
     /// Equal.
@@ -68,7 +69,7 @@ pub enum Filter {
     AtLeast(&'static str, Value),
     /// Less than.
     Below(&'static str, Value),
-    /// Text that starts so.
+    /// Text that starts so, taken literally.
     StartsWith(&'static str, String),
 }
 
