@@ -1,0 +1,1 @@
+//! Commands and reads on their way in.

@@ -1,0 +1,1 @@
+//! Every header, as it should be and as nobody should send it.

@@ -1,0 +1,50 @@
+//! The codes that any service of this shape needs, whatever its business. Those of the business are made the same way in
+//! its own rooms and join these in [`Pages`](super::Pages). A code cannot exist without its page.
+
+use super::Code;
+
+macro_rules! codes {
+    ($($name:ident = $status:literal, $code:literal, $title:literal;)*) => {
+        $(
+            #[doc = concat!("`", $code, "`, ", stringify!($status), ": ", $title, ".")]
+            pub const $name: Code = Code::new(
+                $code,
+                $status,
+                $title,
+                include_str!(concat!(env!("CARGO_MANIFEST_DIR"), "/pages/", $code, ".md")),
+            );
+        )*
+        /// All of them.
+        pub const ALL: &[Code] = &[$($name),*];
+    };
+}
+
+codes! {
+    MALFORMED_BODY = 400, "malformed-body", "The body cannot be read as JSON";
+    UNSUPPORTED_MEDIA_TYPE = 415, "unsupported-media-type", "The body is of a type that is not taken";
+    BODY_TOO_LARGE = 413, "body-too-large", "The body is too large";
+    BODY_TOO_SLOW = 408, "body-too-slow", "The body did not arrive in time";
+    INVALID_FIELDS = 422, "invalid-fields", "Some fields are not valid";
+    NO_SUCH_ROUTE = 404, "no-such-route", "There is nothing at this address";
+    METHOD_NOT_ALLOWED = 405, "method-not-allowed", "This address does not take that method";
+    NOT_ACCEPTABLE = 406, "not-acceptable", "None of the acceptable types can be given";
+    IDEMPOTENCY_KEY_MISSING = 400, "idempotency-key-missing", "The command has no Idempotency-Key";
+    IDEMPOTENCY_KEY_MALFORMED = 400, "idempotency-key-malformed", "The Idempotency-Key is not a UUID";
+    IDEMPOTENCY_KEY_REUSED = 422, "idempotency-key-reused", "The Idempotency-Key was used for another command";
+    BAD_HEADER = 400, "bad-header", "A header cannot be understood";
+    BAD_POSITION = 400, "bad-position", "The position cannot be understood";
+    BAD_CURSOR = 400, "bad-cursor", "The cursor is not one of ours";
+    VERSION_MISMATCH = 412, "version-mismatch", "The resource is at another version";
+    PRECONDITION_REQUIRED = 428, "precondition-required", "The command must say which version it means";
+    COMMAND_EXPIRED = 409, "command-expired", "The command is older than what is remembered";
+    OVERLOADED = 503, "overloaded", "Too busy to take this now";
+    RATE_LIMITED = 429, "rate-limited", "Too many requests";
+    UNCONFIRMED = 503, "unconfirmed", "The outcome is not known yet";
+    NOT_SERVING = 503, "not-serving", "This partition is not served here now";
+    READ_MODEL_BEHIND = 503, "read-model-behind", "The read model has not come that far yet";
+    READ_MODEL_PARKED = 503, "read-model-parked", "The read model of this resource is set aside";
+    LOG_FULL = 503, "log-full", "The log is full";
+    LOG_STOPPED = 503, "log-stopped", "The log has stopped";
+    LOG_DAMAGED = 503, "log-damaged", "The log is damaged";
+    INTERNAL = 500, "internal", "Something broke here";
+}

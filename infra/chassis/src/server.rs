@@ -1,0 +1,277 @@
+//! The HTTP/1.1 server: accepts within bounds, gives every connection a watchdog so that slow and silent clients cannot
+//! hold it, and drains when asked. hyper's own header timer also counts the pause between two requests, and is set anew
+//! for each of them; the watchdog tells "idle" from "sending a head" and costs a busy connection nothing.
+
+use std::convert::Infallible;
+use std::io;
+use std::net::SocketAddr;
+use std::pin::pin;
+use std::sync::Arc;
+use std::task::Poll;
+use std::time::Duration;
+
+use http::Request;
+use hyper::body::Incoming;
+use hyper::server::conn::http1;
+use hyper::service::service_fn;
+use hyper_util::rt::TokioIo;
+use tokio::net::{TcpListener, TcpStream};
+use tokio::time::{Instant, sleep, sleep_until, timeout};
+use tokio_util::sync::CancellationToken;
+use tokio_util::task::TaskTracker;
+
+use crate::app::App;
+
+mod activity;
+mod slots;
+
+use activity::{Activity, Verdict, Watched};
+use slots::{Slot, Slots};
+
+/// Bounds of a server.
+#[derive(Clone, Copy, Debug)]
+pub struct Limits {
+    /// Longest time from a request's first byte to the end of its head.
+    pub header_time_max: Duration,
+    /// Longest head, request line included, in bytes; more is answered 431. Fields are bounded by the
+    /// [`App`](crate::app::HEADER_FIELDS_MAX).
+    pub header_bytes_max: usize,
+    /// Longest time that a connection may be open without a request.
+    pub idle_max: Duration,
+    /// Longest time that a client may take nothing of an answer that waits for it.
+    pub write_stall_max: Duration,
+    /// Most connections in all.
+    pub connections_max: usize,
+    /// Most connections of one address; loopback is exempt.
+    pub connections_per_address_max: usize,
+    /// Longest time that a drain waits for requests under way.
+    pub drain_max: Duration,
+}
+
+impl Limits {
+    /// 5 s and 16 KiB per head, 60 s idle, 4,096 connections, 1,024 per address, 30 s to drain.
+    pub const DEFAULT: Self = Self {
+        header_time_max: Duration::from_secs(5),
+        header_bytes_max: 16 * 1024,
+        idle_max: Duration::from_secs(60),
+        write_stall_max: Duration::from_secs(60),
+        connections_max: 4_096,
+        connections_per_address_max: 1_024,
+        drain_max: Duration::from_secs(30),
+    };
+}
+
+impl Default for Limits {
+    fn default() -> Self {
+        Self::DEFAULT
+    }
+}
+
+/// hyper's read buffer per connection. A body comes through it in pieces, so it bounds memory, not bodies.
+const BUFFER_BYTES_MAX: usize = 64 * 1024;
+/// How long a connection that has not sent a byte may still do so once the server drains.
+const DRAIN_IDLE_GRACE: Duration = Duration::from_millis(250);
+/// First and longest pause after `accept` failed for want of file descriptors or memory.
+const ACCEPT_PAUSE: (Duration, Duration) = (Duration::from_millis(10), Duration::from_secs(1));
+
+/// Who may reach a server.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Exposure {
+    /// This machine. There is no TLS and no login yet, so it is the default.
+    #[default]
+    LoopbackOnly,
+    /// Whoever reaches the address: the operator said so.
+    Anyone,
+}
+
+/// A server could not listen.
+#[derive(Debug, thiserror::Error)]
+pub enum BindError {
+    /// The address can be reached from other machines.
+    #[error(
+        "{0} can be reached from other machines, and there is no TLS and no login yet: listen on 127.0.0.1 or [::1] \
+         (with a proxy in front that has both), or allow it explicitly"
+    )]
+    NotLoopback(SocketAddr),
+    /// The address is taken, or not this machine's.
+    #[error("cannot listen on {address}")]
+    Io {
+        /// Where.
+        address: SocketAddr,
+        /// Why.
+        #[source]
+        source: io::Error,
+    },
+}
+
+/// A server that listens and does not serve yet: clients that connect wait.
+#[derive(Debug)]
+pub struct Server {
+    listener: TcpListener,
+    address: SocketAddr,
+    limits: Limits,
+}
+
+impl Server {
+    /// Listens. Port 0 picks a free one: see [`local_addr`](Self::local_addr).
+    pub async fn bind(address: SocketAddr, exposure: Exposure, limits: Limits) -> Result<Self, BindError> {
+        if exposure == Exposure::LoopbackOnly && !address.ip().to_canonical().is_loopback() {
+            return Err(BindError::NotLoopback(address));
+        }
+        let failed = |source| BindError::Io { address, source };
+        let listener = TcpListener::bind(address).await.map_err(failed)?;
+        let address = listener.local_addr().map_err(failed)?;
+        Ok(Self { listener, address, limits })
+    }
+
+    /// Where it listens.
+    pub fn local_addr(&self) -> SocketAddr {
+        self.address
+    }
+
+    /// Serves until `shutdown`, then takes no more, lets the requests under way finish (at most `drain_max`) and returns
+    /// when every connection is closed.
+    pub async fn run(self, app: App, shutdown: CancellationToken) {
+        let Self { listener, limits, address } = self;
+        let slots = Slots::new(limits.connections_max, limits.connections_per_address_max);
+        let gauge = metrics::gauge!("docket_http_connections");
+        let refused = metrics::counter!("docket_http_connections_refused_total");
+        let tasks = TaskTracker::new();
+        let kill = CancellationToken::new();
+        let mut pause = ACCEPT_PAUSE.0;
+        while let Some(accepted) = shutdown.run_until_cancelled(listener.accept()).await {
+            match accepted {
+                Ok((stream, peer)) => {
+                    pause = ACCEPT_PAUSE.0;
+                    match slots.take(peer.ip(), gauge.clone()) {
+                        Some(slot) => {
+                            let connection = Connection {
+                                app: app.clone(),
+                                limits,
+                                shutdown: shutdown.clone(),
+                                kill: kill.clone(),
+                                _slot: slot,
+                            };
+                            tasks.spawn(connection.serve(stream));
+                        }
+                        None => {
+                            refused.increment(1);
+                            turn_away(stream);
+                        }
+                    }
+                }
+                // The client was gone before it was accepted.
+                Err(error) if is_of_one_connection(&error) => {}
+                Err(error) => {
+                    // Out of descriptors or memory: connections that end give some back.
+                    tracing::warn!(%error, pause_ms = pause.as_millis() as u64, "cannot accept connections");
+                    shutdown.run_until_cancelled(sleep(pause)).await;
+                    pause = (pause * 2).min(ACCEPT_PAUSE.1);
+                }
+            }
+        }
+        drop(listener);
+        tasks.close();
+        if timeout(limits.drain_max, tasks.wait()).await.is_err() {
+            tracing::warn!(%address, connections = tasks.len(), "closing connections that did not finish in time");
+            kill.cancel();
+            tasks.wait().await;
+        }
+    }
+}
+
+fn is_of_one_connection(error: &io::Error) -> bool {
+    use io::ErrorKind::{ConnectionAborted, ConnectionRefused, ConnectionReset};
+    matches!(error.kind(), ConnectionAborted | ConnectionRefused | ConnectionReset)
+}
+
+/// Says why in one packet, if the socket takes it, and closes.
+fn turn_away(stream: TcpStream) {
+    use std::io::Write;
+
+    const BODY: &str = concat!(
+        r#"{"type":"https://docket.dev/problems/overloaded","title":"Too busy to take this now","status":503,"#,
+        r#""code":"overloaded","detail":"too many connections","outcome":"unknown"}"#
+    );
+    if let Ok(mut stream) = stream.into_std() {
+        let answer = format!(
+            "HTTP/1.1 503 Service Unavailable\r\ncontent-type: application/problem+json\r\nretry-after: 1\r\n\
+             connection: close\r\ncontent-length: {}\r\n\r\n{BODY}",
+            BODY.len()
+        );
+        // A client that is gone already needs no answer.
+        let _ = stream.write(answer.as_bytes());
+    }
+}
+
+/// One connection and what its task needs.
+struct Connection {
+    app: App,
+    limits: Limits,
+    shutdown: CancellationToken,
+    kill: CancellationToken,
+    _slot: Slot,
+}
+
+impl Connection {
+    async fn serve(self, stream: TcpStream) {
+        // Answers are small and whole: waiting for more to send would only delay them.
+        let _ = stream.set_nodelay(true);
+        let activity = Arc::new(Activity::new(Instant::now(), &self.limits));
+        let io = TokioIo::new(Watched::new(stream, Arc::clone(&activity)));
+        let app = &self.app;
+        let seen = &activity;
+        let service = service_fn(move |request: Request<Incoming>| {
+            seen.request_began();
+            async move {
+                let response = app.handle(request).await;
+                Ok::<_, Infallible>(response.map(|body| activity::Tracked::new(body, Arc::clone(seen))))
+            }
+        });
+        let connection = http1::Builder::new()
+            .header_read_timeout(None)
+            .max_header_size(self.limits.header_bytes_max)
+            .max_buf_size(BUFFER_BYTES_MAX)
+            .serve_connection(io, service);
+        let mut connection = pin!(connection);
+        let mut watchdog = pin!(sleep_until(activity.deadline()));
+        let mut shutdown = pin!(self.shutdown.cancelled());
+        let mut kill = pin!(self.kill.cancelled());
+        let mut draining = false;
+        std::future::poll_fn(|context| {
+            if let Poll::Ready(result) = connection.as_mut().poll(context) {
+                if let Err(error) = result {
+                    // A client's doing, or its network's; never this program's.
+                    tracing::debug!(%error, "a connection ended early");
+                }
+                return Poll::Ready(());
+            }
+            if kill.as_mut().poll(context).is_ready() {
+                return Poll::Ready(());
+            }
+            if !draining && shutdown.as_mut().poll(context).is_ready() {
+                draining = true;
+                connection.as_mut().graceful_shutdown();
+                activity.drain(Instant::now() + DRAIN_IDLE_GRACE);
+                // Asked to end, it has to be polled to do so.
+                context.waker().wake_by_ref();
+            }
+            // Only ever brought forward: a deadline that has moved away is seen when the old one fires.
+            let deadline = activity.deadline();
+            if deadline < watchdog.deadline() {
+                watchdog.as_mut().reset(deadline);
+            }
+            while watchdog.as_mut().poll(context).is_ready() {
+                match activity.verdict(Instant::now()) {
+                    Verdict::Close => return Poll::Ready(()),
+                    Verdict::Until(deadline) => watchdog.as_mut().reset(deadline),
+                }
+            }
+            Poll::Pending
+        })
+        .await;
+    }
+}
+
+#[cfg(test)]
+mod tests;
