@@ -244,3 +244,65 @@ fn fault(error: sqlx::Error, shown: &str) -> StoreFault {
         _ => StoreFault::Unavailable(Box::new(error)),
     }
 }
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used, reason = "a test that cannot go on has failed")]
+
+    use super::*;
+    use crate::connection::Session;
+
+    async fn filled(session: &mut SqliteSession<'_>, bytes: i64) -> Result<u64, StoreFault> {
+        session.execute(Statement::new("UPDATE meta SET tables = zeroblob($1) || ''", vec![Bind::Integer(bytes)])).await
+    }
+
+    async fn pages(database: &SqliteDatabase, max: i64) {
+        // This pragma takes no placeholder.
+        sqlx::query(AssertSqlSafe(format!("PRAGMA max_page_count = {max}"))).execute(&database.writer).await.unwrap();
+    }
+
+    #[tokio::test]
+    async fn a_full_disk_is_answered_and_recovered_from() {
+        let directory = tempfile::tempdir().unwrap();
+        let options = Options::default();
+        let database = SqliteDatabase::open(Some(directory.path().join("a")), &options).await.unwrap();
+        for round in 0..3 {
+            pages(&database, 40).await;
+            let mut session = database.begin(Access::Write).await.unwrap();
+            let full = filled(&mut session, 10_000_000).await;
+            assert!(matches!(full, Err(StoreFault::Unavailable(_))), "{full:?}");
+            // Rolled back by hand, or by being dropped: SQLite has done so by itself already.
+            if round > 0 {
+                let _ = session.rollback().await;
+            } else {
+                drop(session);
+            }
+            pages(&database, 1_000_000).await;
+            let mut session = database.begin(Access::Write).await.unwrap();
+            assert_eq!(filled(&mut session, 0).await.unwrap(), 1);
+            session.commit().await.unwrap();
+        }
+    }
+
+    #[tokio::test]
+    async fn an_abandoned_transaction_does_not_reach_the_next_user() {
+        let database = SqliteDatabase::open(None, &Options::default()).await.unwrap();
+        for _ in 0..100 {
+            let mut session = database.begin(Access::Write).await.unwrap();
+            session.execute(Statement::plain("UPDATE meta SET generation = generation + 1")).await.unwrap();
+            drop(session);
+        }
+        let mut session = database.begin(Access::Read).await.unwrap();
+        let found =
+            session.fetch(Statement::plain("SELECT generation FROM meta"), &[ColumnKind::Integer]).await.unwrap();
+        assert_eq!(found, [[Value::from(0)]]);
+    }
+
+    #[tokio::test]
+    async fn who_reads_cannot_write() {
+        let directory = tempfile::tempdir().unwrap();
+        let database = SqliteDatabase::open(Some(directory.path().join("a")), &Options::default()).await.unwrap();
+        let mut session = database.begin(Access::Snapshot).await.unwrap();
+        assert!(session.execute(Statement::plain("DELETE FROM meta")).await.is_err());
+    }
+}

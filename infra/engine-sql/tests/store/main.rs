@@ -1,7 +1,10 @@
 //! What the SQL read store promises beyond the suite that all read stores pass: restarts, two workers on one file,
 //! rebuilds, damage, callers that go away, and that nothing in a key or document is special.
 
+#![allow(clippy::unwrap_used, reason = "a test that cannot go on has failed")]
+
 mod kit;
+mod suite;
 
 use engine::position::{Offset, Partition};
 use engine::read_store::{Batch, Filter, Query, ReadStore, StoreFault};
