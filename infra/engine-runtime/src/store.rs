@@ -6,20 +6,34 @@
 //!
 //! All calls block (a disk may be read): make them off the async tasks.
 
+mod calendar;
+mod catching_up;
 mod fault;
+mod keys;
+mod persisting;
+mod reading;
+mod saving;
+mod sheet;
+mod tables;
 
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
-use engine::log::Log;
-use engine::message::CommandId;
 use engine::position::{Checkpoint, LogId, Offset, Partition, Version};
 use engine::saga::{Reactor, Timer};
-use engine::shard::{Effective, Load, Loaded, Remembered};
+use engine::shard::Remembered;
 use engine::stream::{StreamId, StreamName, Tenant};
 use engine::time::Timestamp;
+use fjall::PersistMode;
+use parking_lot::{Mutex, RwLock};
 
+use calendar::Calendar;
+use persisting::Persister;
+use tables::{Identity, Tables};
+
+pub(crate) use catching_up::accept;
 pub use fault::StoreFault;
 
 /// What a state store bounds.
@@ -137,6 +151,16 @@ pub enum Direction {
 /// The state store of one node.
 pub struct StateStore<R: Reactor> {
     decider: Arc<R>,
+    log: LogId,
+    directory: PathBuf,
+    options: StoreOptions,
+    /// Before the database: it stops before that closes.
+    _persister: Persister,
+    is_dirty: Arc<AtomicBool>,
+    calendar: Mutex<Calendar>,
+    progress: RwLock<Vec<(Checkpoint, Timestamp)>>,
+    forgotten_before: RwLock<Option<Timestamp>>,
+    tables: Tables,
 }
 
 impl<R: Reactor> StateStore<R> {
@@ -146,13 +170,31 @@ impl<R: Reactor> StateStore<R> {
     /// # Errors
     /// If another process holds it, or the disk refuses.
     pub fn open(
-        _directory: &Path,
-        _log: LogId,
-        _partitions: u16,
-        _decider: Arc<R>,
-        _options: StoreOptions,
+        directory: &Path,
+        log: LogId,
+        partitions: u16,
+        decider: Arc<R>,
+        options: StoreOptions,
     ) -> Result<(Self, Opened), StoreFault> {
-        unimplemented!("being written")
+        let identity = Identity { format: keys::FORMAT, log, partitions, decider: decider.version() };
+        let (tables, remains, opened) = tables::open(directory, &identity, &options)?;
+        tables.show_buckets(&remains.calendar, &options)?;
+        let is_dirty = Arc::new(AtomicBool::new(false));
+        let persister = Persister::start(tables.database.clone(), Arc::clone(&is_dirty), options.persist_every)
+            .map_err(|source| StoreFault::Directory { directory: directory.to_owned(), source: Arc::new(source) })?;
+        let store = Self {
+            decider,
+            log,
+            directory: directory.to_owned(),
+            options,
+            _persister: persister,
+            is_dirty,
+            forgotten_before: RwLock::new(remains.calendar.forgotten_before()),
+            calendar: Mutex::new(remains.calendar),
+            progress: RwLock::new(remains.progress),
+            tables,
+        };
+        Ok((store, opened))
     }
 
     /// The business whose states these are.
@@ -160,123 +202,56 @@ impl<R: Reactor> StateStore<R> {
         &self.decider
     }
 
+    /// How many partitions the log has.
+    pub fn partitions(&self) -> u16 {
+        u16::try_from(self.progress.read().len()).expect("made from a u16")
+    }
+
     /// How far `partition` is folded, and the time of its last commit (1970 before the first).
-    pub fn checkpoint(&self, _partition: Partition) -> (Checkpoint, Timestamp) {
-        unimplemented!("being written")
-    }
-
-    /// Answers `Effect::Load`.
-    pub fn load(&self, _load: &Load) -> Result<Loaded<R::State>, StoreFault> {
-        unimplemented!("being written")
-    }
-
-    /// Answers several `Effect::Load` in one go.
-    pub fn load_many(&self, loads: &[Load]) -> Vec<Result<Loaded<R::State>, StoreFault>> {
-        loads.iter().map(|load| self.load(load)).collect()
-    }
-
-    /// Takes over what became effective, of any partitions, each partition's in offset order: one atomic batch.
-    /// Records that the store already holds are passed over.
-    pub fn save(&self, _effective: &[Arc<Effective<R>>]) -> Result<(), StoreFault> {
-        unimplemented!("being written")
-    }
-
-    /// Folds `partition` from its checkpoint to the log's end (as it is when called), or up to `stop_before`. Must not
-    /// run for a partition while something else saves to it. `progress` is told after every batch.
     ///
-    /// # Errors
-    /// [`StoreFault::Record`] and [`StoreFault::Event`] name what this program cannot read: the node must not go on.
-    pub fn catch_up(
-        &self,
-        _log: &dyn Log,
-        _partition: Partition,
-        _stop_before: Option<Offset>,
-        _progress: &mut dyn FnMut(CatchUp),
-    ) -> Result<Checkpoint, StoreFault> {
-        unimplemented!("being written")
+    /// # Panics
+    /// If the log has no such partition.
+    pub fn checkpoint(&self, partition: Partition) -> (Checkpoint, Timestamp) {
+        self.progress.read()[usize::from(partition.0)]
     }
 
-    /// Streams of `partition` that owe something, in the order of tenant and name, after `after`: at most `limit`.
-    pub fn open_streams(
-        &self,
-        _partition: Partition,
-        _after: Option<&StreamId>,
-        _limit: usize,
-    ) -> Result<Vec<StoredState<R::State>>, StoreFault> {
-        unimplemented!("being written")
-    }
-
-    /// Timers of `partition` due at `now`, the longest due first: at most `limit`.
-    pub fn due_timers(
-        &self,
-        _partition: Partition,
-        _now: Timestamp,
-        _limit: usize,
-    ) -> Result<Vec<DueTimer>, StoreFault> {
-        unimplemented!("being written")
-    }
-
-    /// When the next timer of `partition` is due.
-    pub fn next_due(&self, _partition: Partition) -> Result<Option<Timestamp>, StoreFault> {
-        unimplemented!("being written")
-    }
-
-    /// Everything known of a command id, whatever tenant and resource.
-    pub fn known(&self, _id: CommandId) -> Result<Vec<Known>, StoreFault> {
-        unimplemented!("being written")
-    }
-
-    /// The offset of the record that holds this version of this stream, in the stream's partition.
-    pub fn offset_of(
-        &self,
-        _tenant: &Tenant,
-        _stream: &StreamName,
-        _version: Version,
-    ) -> Result<Option<Offset>, StoreFault> {
-        unimplemented!("being written")
-    }
-
-    /// The records that hold versions `from..=to` of a stream, in this direction: at most `limit`.
-    pub fn records_of(
-        &self,
-        _tenant: &Tenant,
-        _stream: &StreamName,
-        _from: Version,
-        _to: Version,
-        _direction: Direction,
-        _limit: usize,
-    ) -> Result<Vec<Indexed>, StoreFault> {
-        unimplemented!("being written")
-    }
-
-    /// Streams of `tenant` whose names begin with `prefix`, by name, after `after`: at most `limit`.
-    pub fn streams(
-        &self,
-        _tenant: &Tenant,
-        _prefix: &str,
-        _after: Option<&StreamName>,
-        _limit: usize,
-    ) -> Result<Vec<StreamInfo>, StoreFault> {
-        unimplemented!("being written")
-    }
-
-    /// What a stream amounts to; `None` where nobody wrote it.
-    pub fn state(
-        &self,
-        _tenant: &Tenant,
-        _stream: &StreamName,
-    ) -> Result<Option<StoredState<R::State>>, StoreFault> {
-        unimplemented!("being written")
-    }
-
-    /// A UUIDv7 from before this time may have been used and forgotten; `None` as long as nothing was forgotten. Feed it
-    /// to the shards as `Input::Forgotten` when it has moved.
+    /// A UUIDv7 from before this time may have been used and forgotten; `None` as long as none was forgotten. Never moves
+    /// back. Feed it to the shards as `Input::Forgotten` when it has moved.
     pub fn forgotten_before(&self) -> Option<Timestamp> {
-        unimplemented!("being written")
+        *self.forgotten_before.read()
     }
 
-    /// Syncs to the disk what was written so far. Happens by itself every `StoreOptions::persist_every` and on drop.
+    /// Syncs to the disk what was written so far. Happens by itself every [`StoreOptions::persist_every`], and on drop.
     pub fn persist(&self) -> Result<(), StoreFault> {
-        unimplemented!("being written")
+        self.is_dirty.store(false, Ordering::Release);
+        self.checked(self.tables.database.persist(PersistMode::SyncAll))
+    }
+
+    /// Condemns the store if the database says that it is damaged.
+    fn checked<T>(&self, result: fjall::Result<T>) -> Result<T, StoreFault> {
+        use fjall::{Error, LsmError};
+        result.map_err(|error| {
+            // Those are about the disk or about us; the files may be good.
+            let is_harmless = matches!(
+                error,
+                Error::Io(_)
+                    | Error::Storage(LsmError::Io(_))
+                    | Error::Poisoned
+                    | Error::Locked
+                    | Error::KeyspaceDeleted
+            );
+            if !is_harmless {
+                tables::condemn(&self.directory);
+            }
+            StoreFault::from(error)
+        })
+    }
+
+    /// Condemns the store if what was read from it is damaged.
+    fn checked_fault<T>(&self, result: Result<T, StoreFault>) -> Result<T, StoreFault> {
+        if let Err(StoreFault::Damaged(_)) = &result {
+            tables::condemn(&self.directory);
+        }
+        result
     }
 }

@@ -6,7 +6,7 @@ use std::sync::Arc;
 
 use engine::event::UnreadableEvent;
 use engine::log::LogFault;
-use engine::position::{Offset, Partition, Position, Version};
+use engine::position::{LogId, Offset, Partition, Position, Version};
 use engine::record::UnreadableRecord;
 use engine::stream::StreamId;
 
@@ -31,6 +31,22 @@ pub enum StoreFault {
     /// What lies in the store is not what was put there. It is condemned: the next opening folds it afresh.
     #[error("the state store is damaged: {0}")]
     Damaged(String),
+    /// It was asked to fold another log than it was opened for.
+    #[error("the state store is of log {store}, not of log {log}")]
+    OtherLog {
+        /// The log it was opened for.
+        store: LogId,
+        /// The log it was given.
+        log: LogId,
+    },
+    /// A state that cannot be written as JSON.
+    #[error("the state of {stream:?} cannot be written: {why}")]
+    Unwritable {
+        /// Whose state it is.
+        stream: Box<StreamId>,
+        /// What is wrong with it.
+        why: String,
+    },
     /// The store has folded further than the log reaches: the log lost its end, or is another one.
     #[error("the state store has folded partition {partition} up to {folded}, but its log ends at {end}")]
     AheadOfLog {

@@ -1,0 +1,221 @@
+//! Folding the log into the store: the newest records after a restart, all of them after a loss, everybody else's before
+//! a term of one's own. Gives to the letter what following the shards gives.
+
+use std::collections::HashMap;
+
+use bytes::Bytes;
+use engine::event::{Event, EventMeta};
+use engine::fold::Verdict;
+use engine::log::{Log, LogFault};
+use engine::position::{Checkpoint, Offset, Partition, Position, Version};
+use engine::record::{Body, Commit, Header, Record, UnreadableRecord};
+use engine::saga::Reactor;
+use engine::stream::StreamId;
+use engine::time::Timestamp;
+
+use super::keys::StateHead;
+use super::sheet::Sheet;
+use super::{CatchUp, StateStore, StoreFault};
+
+/// Bytes of records folded into one batch: a few thousand records, so that the streams they have in common are written
+/// once.
+const BATCH_BYTES: usize = 2 << 20;
+/// Bytes of states (as JSON) kept between batches.
+const STATES_BYTES_MAX: usize = 8 << 20;
+
+/// A stream while its partition is being folded.
+struct Working<S> {
+    /// As the store has it.
+    before: Option<StateHead>,
+    version: Version,
+    offset: Offset,
+    recorded_at: Timestamp,
+    /// `None` only while nobody wrote it.
+    state: Option<S>,
+    is_changed: bool,
+}
+
+impl<R: Reactor> StateStore<R> {
+    /// Folds `partition` from its checkpoint to the log's end (as it is when called), or up to `stop_before`. Must not
+    /// run for a partition while something else saves to it; several partitions may be folded at once. `progress` is told
+    /// after every batch.
+    ///
+    /// # Errors
+    /// [`StoreFault::Record`] and [`StoreFault::Event`] name what this program cannot read: the node must not go on. What
+    /// was folded before stays in the store.
+    pub fn catch_up(
+        &self,
+        log: &dyn Log,
+        partition: Partition,
+        stop_before: Option<Offset>,
+        progress: &mut dyn FnMut(CatchUp),
+    ) -> Result<Checkpoint, StoreFault> {
+        if log.id() != self.log {
+            return Err(StoreFault::OtherLog { store: self.log, log: log.id() });
+        }
+        let (mut checkpoint, mut recorded_at) = self.checkpoint(partition);
+        let log_end = log.end(partition);
+        if checkpoint.next_offset > log_end {
+            return Err(StoreFault::AheadOfLog { partition, folded: checkpoint.next_offset, end: log_end });
+        }
+        let end = stop_before.map_or(log_end, |stop_before| stop_before.min(log_end));
+        let mut working = HashMap::new();
+        let mut working_bytes = 0;
+        let mut records = 0;
+        while checkpoint.next_offset < end {
+            let mut sheet = Sheet::new(self);
+            let chunk = log.read(partition, checkpoint.next_offset, BATCH_BYTES)?;
+            if chunk.is_empty() {
+                return Err(hole(partition, checkpoint.next_offset, "nothing").into());
+            }
+            for stored in chunk.into_iter().take_while(|stored| stored.offset < end) {
+                if stored.offset != checkpoint.next_offset {
+                    return Err(hole(partition, checkpoint.next_offset, "a later record").into());
+                }
+                records += 1;
+                let position = Position { partition, offset: stored.offset };
+                if let Some(commit) = accept(&mut checkpoint, position, &stored.bytes)? {
+                    recorded_at = commit.recorded_at.max(recorded_at);
+                    sheet.put_commit(position, &commit);
+                    self.evolve(&mut working, position, &commit)?;
+                }
+            }
+            working_bytes += put_states(&mut sheet, partition, &mut working)?;
+            sheet.put_progress(partition, checkpoint, recorded_at);
+            sheet.commit()?;
+            if working_bytes > STATES_BYTES_MAX {
+                working.clear();
+                working_bytes = 0;
+            }
+            progress(CatchUp { partition, records, next_offset: checkpoint.next_offset, end });
+        }
+        Ok(checkpoint)
+    }
+
+    fn evolve(
+        &self,
+        working: &mut HashMap<StreamId, Working<R::State>>,
+        position: Position,
+        commit: &Commit,
+    ) -> Result<(), StoreFault> {
+        for events in &commit.streams {
+            let stream = StreamId { tenant: commit.tenant.clone(), name: events.name.clone() };
+            let mut found = match working.remove(&stream) {
+                Some(found) => found,
+                // Only the first event of a stream needs no look: nobody wrote it before.
+                None if events.first_version == Version(1) => Working::absent(),
+                None => self.working(&stream)?,
+            };
+            if events.first_version != found.version.next() {
+                return Err(StoreFault::Gap {
+                    position,
+                    stream: Box::new(stream),
+                    expected: found.version.next(),
+                    found: events.first_version,
+                });
+            }
+            let mut meta = EventMeta {
+                tenant: commit.tenant.clone(),
+                stream: events.name.clone(),
+                version: events.first_version,
+                recorded_at: commit.recorded_at,
+                command_id: commit.command_id,
+                fingerprint: commit.fingerprint,
+            };
+            for stored in &events.events {
+                let event = R::Event::decode(stored).map_err(|source| StoreFault::Event {
+                    position,
+                    stream: Box::new(stream.clone()),
+                    source,
+                })?;
+                found.state = Some(self.decider.evolve(found.state.take(), &event, &meta));
+                meta.version = meta.version.next();
+            }
+            found.version = events.last_version();
+            found.offset = position.offset;
+            found.recorded_at = commit.recorded_at;
+            found.is_changed = true;
+            working.insert(stream, found);
+        }
+        Ok(())
+    }
+
+    fn working(&self, stream: &StreamId) -> Result<Working<R::State>, StoreFault> {
+        let found = self.read_state(&stream.tenant, &stream.name, |head, json| {
+            Ok(Working {
+                before: Some(head),
+                version: head.version,
+                offset: head.offset,
+                recorded_at: head.recorded_at,
+                state: Some(self.parse_state(json)?),
+                is_changed: false,
+            })
+        })?;
+        Ok(found.unwrap_or_else(Working::absent))
+    }
+}
+
+impl<S> Working<S> {
+    fn absent() -> Self {
+        Self {
+            before: None,
+            version: Version(0),
+            offset: Offset(0),
+            recorded_at: Timestamp(0),
+            state: None,
+            is_changed: false,
+        }
+    }
+}
+
+/// Writes down what changed; returns how many bytes that are.
+fn put_states<R: Reactor>(
+    sheet: &mut Sheet<'_, R>,
+    partition: Partition,
+    working: &mut HashMap<StreamId, Working<R::State>>,
+) -> Result<usize, StoreFault> {
+    let mut written = 0;
+    for (stream, found) in working.iter_mut().filter(|(_, found)| found.is_changed) {
+        let Some(state) = &found.state else { continue };
+        let head = StateHead {
+            partition,
+            version: found.version,
+            offset: found.offset,
+            recorded_at: found.recorded_at,
+            open: false,
+            timer: None,
+        };
+        let (head, bytes) = sheet.put_state(stream, found.before.as_ref(), head, state)?;
+        found.before = Some(head);
+        found.is_changed = false;
+        written += bytes;
+    }
+    Ok(written)
+}
+
+/// Folds one record into the checkpoint; gives back the commit, if it is one and counts.
+pub(crate) fn accept(
+    checkpoint: &mut Checkpoint,
+    position: Position,
+    bytes: &Bytes,
+) -> Result<Option<Commit>, StoreFault> {
+    let unreadable = |source: UnreadableRecord| StoreFault::Record { position, source };
+    match Record::decode(bytes) {
+        Ok(record) => match (checkpoint.accept(&record.header), record.body) {
+            (Verdict::Effective, Body::Commit(commit)) => Ok(Some(*commit)),
+            _ => Ok(None),
+        },
+        // Its header may do: what a zombie of a newer version wrote late concerns nobody.
+        Err(error) => match checkpoint.accept(&Header::decode(bytes).map_err(unreadable)?) {
+            Verdict::Effective => Err(unreadable(error)),
+            Verdict::Ignored => Ok(None),
+        },
+    }
+}
+
+fn hole(partition: Partition, offset: Offset, what: &str) -> LogFault {
+    LogFault::Damaged {
+        place: Position { partition, offset }.to_string(),
+        what: format!("{what} was read where a record should be"),
+    }
+}
