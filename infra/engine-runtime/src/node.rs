@@ -2,11 +2,24 @@
 //! their partition and answered when their effect is certain; what streams owe is carried out behind it. The work lives
 //! in the node's own tasks: a sender that goes away cancels nothing.
 
+mod cache;
+mod errands;
+mod inbox;
+mod loader;
+mod replay;
+mod saver;
+mod shard_task;
+mod shared;
+mod timers;
+
+use std::collections::BTreeMap;
 use std::future::Future;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::thread;
 use std::time::Duration;
 
-use engine::log::{Log, LogFault};
+use engine::log::Log;
 use engine::message::{Answer, CommandId, Envelope, NoAnswer};
 use engine::ports::{Chance, Clock};
 use engine::position::{Epoch, Offset, Partition, Position, Positions};
@@ -14,11 +27,24 @@ use engine::record::{Commit, Genesis};
 use engine::saga::Reactor;
 use engine::shard::Limits;
 use engine::stream::{StreamId, StreamName, Tenant};
+use parking_lot::Mutex;
+use tokio::sync::{Semaphore, mpsc, oneshot, watch};
+use tokio_util::sync::CancellationToken;
+use tokio_util::task::TaskTracker;
+use tracing::{error, info};
 
+use self::cache::StateCache;
+use self::errands::Errands;
+use self::inbox::Knock;
+use self::loader::Loader;
+use self::saver::Saver;
+use self::shard_task::ShardTask;
+use self::shared::{Door, Shared, blocking};
+use self::timers::Timers;
 use crate::history::History;
 use crate::outside::Outside;
 use crate::store::StateStore;
-use crate::watch::Watch;
+use crate::watch::{Watch, Watches};
 
 /// What a node is made of.
 pub struct Parts<R: Reactor> {
@@ -81,34 +107,25 @@ impl Default for NodeOptions {
 }
 
 /// Why a node did not start.
-#[derive(Debug, thiserror::Error)]
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum StartFault {
-    /// The log cannot be read.
-    #[error("partition {partition} cannot be read")]
-    Log {
-        /// Which.
-        partition: Partition,
-        /// What is wrong.
-        #[source]
-        source: LogFault,
-    },
     /// The log has no room for the claims.
     #[error("the log is full: no room to claim partition {0}")]
     Full(Partition),
     /// The log's writer has stopped.
     #[error("the log has stopped")]
     Stopped,
-    /// The state store cannot be brought up to the log.
-    #[error("the state store cannot follow partition {partition}: {why}")]
-    Store {
+    /// Log or state store cannot be read, or contradict each other.
+    #[error("partition {partition} cannot be led: {why}")]
+    Damaged {
         /// Which.
         partition: Partition,
         /// What is wrong.
         why: String,
     },
-    /// Somebody else keeps claiming it.
-    #[error("partition {0} is claimed by another node")]
-    Contested(Partition),
+    /// The system refused a thread.
+    #[error("cannot start a thread: {0}")]
+    Threads(String),
 }
 
 /// What is known of a command id on one resource.
@@ -168,20 +185,126 @@ impl NodeStatus {
 /// A running node. Clones are the same node; when the last is dropped all its tasks stop as if the process had died:
 /// use [`Node::drain`] to end in order.
 pub struct Node<R: Reactor> {
-    genesis: std::marker::PhantomData<R>,
+    running: Arc<Running<R>>,
 }
 
 impl<R: Reactor> Clone for Node<R> {
     fn clone(&self) -> Self {
-        Self { genesis: self.genesis }
+        Self { running: self.running.clone() }
+    }
+}
+
+/// Held by nodes only, not by their tasks: dropped with the last node.
+struct Running<R: Reactor> {
+    shared: Arc<Shared<R>>,
+    threads: Mutex<Vec<thread::JoinHandle<()>>>,
+}
+
+impl<R: Reactor> Running<R> {
+    fn stop(&self) {
+        self.shared.draining.store(true, Ordering::Release);
+        self.shared.errands_end.cancel();
+        self.shared.stop.cancel();
+        self.shared.tasks.close();
+        self.shared.saver.close();
+        self.shared.loader.close();
+        for door in &self.shared.doors {
+            door.watches.close();
+        }
+    }
+}
+
+impl<R: Reactor> Drop for Running<R> {
+    fn drop(&mut self) {
+        self.stop();
     }
 }
 
 impl<R: Reactor> Node<R> {
     /// Folds, claims and leads every partition. Returns when all are led, so what it answers from then on is certain.
+    ///
+    /// # Errors
+    /// If any partition cannot be led for a reason that does not pass by itself; then nothing is left running.
     pub async fn start(parts: Parts<R>) -> Result<Self, StartFault> {
-        let _ = parts;
-        unimplemented!("being laid")
+        let partitions = parts.genesis.partitions;
+        let (grown, grown_seen) = watch::channel(0_u64);
+        let waker = parts.log.on_append(Arc::new(move || grown.send_modify(|times| *times += 1)));
+        let (mut doors, mut inboxes, mut ends) = (Vec::new(), Vec::new(), Vec::new());
+        for _ in 0..partitions {
+            let (knocks, knocking) = mpsc::channel(parts.options.queue_max);
+            // Unbounded in type only: what can come back is bounded by the shard's limits.
+            let (inbox, told) = mpsc::unbounded_channel();
+            let (acknowledged, term) = (AtomicU64::new(0), AtomicU64::new(0));
+            doors.push(Door { knocks, acknowledged, term, watches: Watches::new() });
+            inboxes.push(inbox);
+            ends.push((knocking, told));
+        }
+        let shared = Arc::new(Shared {
+            history: History::new(parts.log.clone(), parts.store.clone()),
+            log: parts.log,
+            genesis: parts.genesis,
+            store: parts.store,
+            decider: parts.decider,
+            outside: parts.outside,
+            clock: parts.clock,
+            chance: parts.chance,
+            node_name: parts.node_name,
+            address: parts.address,
+            doors,
+            inboxes,
+            cache: StateCache::new(parts.options.cache_bytes),
+            loader: Loader::new(),
+            saver: Saver::new(),
+            errands: Errands::new(partitions, parts.options.errands_max),
+            timers: Timers::new(partitions),
+            status: watch::channel(vec![PartitionStatus::Claiming; usize::from(partitions)]).0,
+            grown: grown_seen,
+            _waker: waker,
+            catch_ups: Semaphore::new(parts.options.catch_ups_max),
+            terms: AtomicU64::new(0),
+            draining: AtomicBool::new(false),
+            errands_end: CancellationToken::new(),
+            drain: CancellationToken::new(),
+            stop: CancellationToken::new(),
+            tasks: TaskTracker::new(),
+            turned_away: shared::turned_away(),
+            shard_in_flight: shared::in_flight_gauges(partitions),
+            options: parts.options,
+        });
+        let node = Self { running: Arc::new(Running { shared: shared.clone(), threads: Mutex::new(Vec::new()) }) };
+        node.start_threads().map_err(|fault| StartFault::Threads(fault.to_string()))?;
+        let mut leading = Vec::new();
+        for (number, (knocking, told)) in (0..partitions).zip(ends) {
+            let (started, starting) = oneshot::channel();
+            shared.tasks.spawn(ShardTask::new(shared.clone(), Partition(number), knocking, told, started).run());
+            leading.push((Partition(number), starting));
+        }
+        for (partition, starting) in leading {
+            let died = StartFault::Damaged { partition, why: "its task ended".to_owned() };
+            if let Err(fault) = starting.await.unwrap_or(Err(died)) {
+                node.abandon().await;
+                return Err(fault);
+            }
+        }
+        shared.tasks.spawn(errands::dispatch(shared.clone()));
+        shared.tasks.spawn(timers::run(shared.clone()));
+        info!(partitions, log.id = %shared.genesis.log, "leading all {partitions} partitions");
+        Ok(node)
+    }
+
+    fn start_threads(&self) -> std::io::Result<()> {
+        let mut threads = self.running.threads.lock();
+        let shared = self.running.shared.clone();
+        threads.push(thread::Builder::new().name("state-saver".to_owned()).spawn(move || {
+            shared.saver.run(&shared.store, &shared.inboxes);
+        })?);
+        for number in 0..self.running.shared.options.loader_threads.max(1) {
+            let shared = self.running.shared.clone();
+            threads.push(thread::Builder::new().name(format!("state-load-{number}")).spawn(move || {
+                shared.loader.run(&shared.store, &shared.inboxes);
+            })?);
+        }
+        Ok(())
     }
 
     /// Hands a command to the shard that owns its resource; the future waits for the answer, and dropping it (even
@@ -190,54 +313,115 @@ impl<R: Reactor> Node<R> {
         &self,
         envelope: Envelope<R::Command>,
     ) -> impl Future<Output = Result<Answer<R::State>, NoAnswer>> + Send + use<R> {
-        let _ = envelope;
-        async { unimplemented!("being laid") }
+        self.running.shared.submit(envelope)
     }
 
     /// All that is known of a command id, on whatever resources it was used. An empty answer rests on a barrier in
     /// every partition: the id was not heard of when the question came.
     pub async fn inquire(&self, tenant: Tenant, id: CommandId) -> Result<Vec<KnownCommand>, NoAnswer> {
-        let _ = (tenant, id);
-        unimplemented!("being laid")
+        let node = self.clone();
+        let wait = self.running.shared.options.answer_wait;
+        let asked = tokio::spawn(async move { node.inquire_all(tenant, id).await });
+        match tokio::time::timeout(wait, asked).await {
+            Ok(Ok(known)) => known,
+            Ok(Err(_)) => Err(NoAnswer::Unconfirmed),
+            Err(_) => Err(NoAnswer::TimedOut),
+        }
+    }
+
+    async fn inquire_all(&self, tenant: Tenant, id: CommandId) -> Result<Vec<KnownCommand>, NoAnswer> {
+        let shared = &self.running.shared;
+        let mut asked = Vec::new();
+        for door in &shared.doors {
+            let (sender, receiver) = oneshot::channel();
+            let knock = Knock::Inquiry(tenant.clone(), id, sender);
+            door.knocks.send(knock).await.map_err(|_| shared.closed())?;
+            asked.push(receiver);
+        }
+        // By resource: what a shard still runs may meanwhile be in the store.
+        let mut known = BTreeMap::<StreamName, Option<(Position, Arc<Commit>)>>::new();
+        for receiver in asked {
+            for found in receiver.await.map_err(|_| NoAnswer::Unconfirmed)?? {
+                let commit = known.entry(found.resource).or_default();
+                *commit = commit.take().or(found.commit);
+            }
+        }
+        // The store after the shards: what leaves a shard's memory is in the store by then.
+        let looking = shared.clone();
+        let stored = blocking(move || looking.store.known(id)).await.map_err(|fault| {
+            error!(fault.code = "state-store-unreadable", error = %crate::chain(&fault), "cannot look an id up");
+            NoAnswer::LogDamaged
+        })?;
+        for found in stored.into_iter().filter(|found| found.tenant == tenant) {
+            let commit = known.entry(found.resource).or_default();
+            if commit.is_none() {
+                let position = Position { partition: found.partition, offset: found.remembered.offset };
+                let record = shared.history.record_at(position).await.map_err(|fault| {
+                    error!(fault.code = "log-damaged", position = %position, error = %crate::chain(&fault), "cannot read a record");
+                    NoAnswer::LogDamaged
+                })?;
+                *commit = Some((position, Arc::new(record)));
+            }
+        }
+        Ok(known.into_iter().map(|(resource, commit)| KnownCommand { resource, commit }).collect())
     }
 
     /// Follows one stream: [`Watch::current`] is how it stands now, and no later change is missed.
     pub async fn watch(&self, stream: StreamId) -> Result<Watch<R::State>, NoAnswer> {
-        let _ = stream;
-        unimplemented!("being laid")
+        let shared = &self.running.shared;
+        let watches = &shared.door(shared.partition_of(&stream.tenant, &stream.name)).watches;
+        // First the seat, then the look: what changes in between is reported to the seat.
+        let watch = watches.register(stream.clone());
+        let current = shared.current(&stream).await.map_err(|fault| {
+            error!(fault.code = "state-store-unreadable", error = %crate::chain(&fault), "cannot look a stream up");
+            NoAnswer::LogDamaged
+        })?;
+        if let Some(current) = current {
+            watches.report(&stream, &current);
+        }
+        Ok(watch)
     }
 
     /// The furthest record of `partition` that this node knows to be effective; nothing it answered rests on a later
     /// one.
     pub fn acknowledged(&self, partition: Partition) -> Option<Offset> {
-        let _ = partition;
-        unimplemented!("being laid")
+        self.running.shared.acknowledged(partition)
     }
 
     /// [`Self::acknowledged`] of all partitions.
     pub fn acknowledged_all(&self) -> Positions {
-        unimplemented!("being laid")
+        let mut positions = Positions::default();
+        for partition in (0..self.running.shared.genesis.partitions).map(Partition) {
+            if let Some(offset) = self.acknowledged(partition) {
+                positions.reach(Position { partition, offset });
+            }
+        }
+        positions
     }
 
     /// Reads what happened.
     pub fn history(&self) -> &History<R> {
-        unimplemented!("being laid")
+        &self.running.shared.history
+    }
+
+    /// The state store behind it: streams by name, states, the index. Its calls block.
+    pub fn store(&self) -> &Arc<StateStore<R>> {
+        &self.running.shared.store
     }
 
     /// What the log is.
     pub fn genesis(&self) -> &Genesis {
-        unimplemented!("being laid")
+        &self.running.shared.genesis
     }
 
     /// The clock it runs by.
     pub fn clock(&self) -> &Arc<dyn Clock> {
-        unimplemented!("being laid")
+        &self.running.shared.clock
     }
 
     /// Where a stream lives.
     pub fn partition_of(&self, tenant: &Tenant, stream: &StreamName) -> Partition {
-        let _ = (tenant, stream);
-        unimplemented!("being laid")
+        self.running.shared.partition_of(tenant, stream)
     }
 
     /// Whether it takes commands for all partitions.
@@ -247,13 +431,46 @@ impl<R: Reactor> Node<R> {
 
     /// How it stands.
     pub fn status(&self) -> NodeStatus {
-        unimplemented!("being laid")
+        let draining = self.running.shared.draining.load(Ordering::Acquire);
+        NodeStatus { draining, partitions: self.running.shared.status.borrow().clone() }
+    }
+
+    /// Waits until `reached` says so of how the partitions stand, which may be at once.
+    pub async fn until_status(&self, mut reached: impl FnMut(&[PartitionStatus]) -> bool) {
+        let mut status = self.running.shared.status.subscribe();
+        // The sender lives as long as this node.
+        let _ = status.wait_for(|all| reached(all)).await;
     }
 
     /// Takes no more, settles what is under way, gives the partitions back and saves. `false` if that was not done by
-    /// `within`: then the rest is left as if the process had died, which loses nothing.
+    /// `within`: then the rest is left as if the process had died, which loses nothing. Also `false` if a partition
+    /// could not be given back.
     pub async fn drain(&self, within: Duration) -> bool {
-        let _ = within;
-        unimplemented!("being laid")
+        let shared = &self.running.shared;
+        shared.draining.store(true, Ordering::Release);
+        shared.errands_end.cancel();
+        shared.drain.cancel();
+        shared.tasks.close();
+        let in_time = tokio::time::timeout(within, shared.tasks.wait()).await.is_ok();
+        let saved = in_time && shared.saver.flush().await;
+        if saved {
+            let saving = shared.clone();
+            if let Err(fault) = blocking(move || saving.store.persist()).await {
+                error!(fault.code = "state-store-failed", error = %crate::chain(&fault), "the state store was not synced");
+            }
+        }
+        let released = self.status().partitions.iter().all(|status| *status == PartitionStatus::Released);
+        self.abandon().await;
+        in_time && saved && released
+    }
+
+    /// Stops all at once, as if the process had died, and waits until nothing runs any more. Loses nothing that was
+    /// answered; what was under way stays unknown to its senders.
+    pub async fn abandon(&self) {
+        self.running.stop();
+        self.running.shared.tasks.wait().await;
+        let threads = std::mem::take(&mut *self.running.threads.lock());
+        let joined = tokio::task::spawn_blocking(move || threads.into_iter().for_each(|thread| drop(thread.join())));
+        let _ = joined.await;
     }
 }

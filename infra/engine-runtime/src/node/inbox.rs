@@ -1,0 +1,47 @@
+//! What a shard task is told: commands and questions through its bounded door, and everything that comes back from log,
+//! state store and readers through its inbox, whose length the shard's own limits bound.
+
+use engine::log::{Delivery, DeliverySink, Stored};
+use engine::message::{Answer, CommandId, Envelope, NoAnswer};
+use engine::position::Offset;
+use engine::saga::Reactor;
+use engine::shard::{Inquired, Loaded, Ticket};
+use engine::stream::Tenant;
+use engine::time::Timestamp;
+use tokio::sync::{mpsc, oneshot};
+
+/// What comes through the door.
+pub(crate) enum Knock<R: Reactor> {
+    /// A command, and where its answer goes.
+    Command(Box<Envelope<R::Command>>, oneshot::Sender<Result<Answer<R::State>, NoAnswer>>),
+    /// What is known of an id.
+    Inquiry(Tenant, CommandId, oneshot::Sender<Result<Vec<Inquired>, NoAnswer>>),
+}
+
+/// What comes back. Numbers are the term that asked: what an earlier term asked for is dropped.
+pub(crate) enum Inbox<R: Reactor> {
+    /// From the log.
+    Delivered(Vec<Delivery>),
+    /// From the loader.
+    Loaded(u64, Vec<(Ticket, Result<Loaded<R::State>, NoAnswer>)>),
+    /// From the saver.
+    Saved(u64, Offset),
+    /// From the saver.
+    Forgotten(Timestamp),
+    /// From the log.
+    ReadBack(u64, Vec<Stored>),
+    /// The answer to a repeat.
+    Replayed(Ticket, Result<Answer<R::State>, NoAnswer>),
+    /// Something below failed for good.
+    Fault(String),
+}
+
+/// Takes the log's deliveries to a shard's inbox.
+pub(crate) struct Sink<R: Reactor>(pub(crate) mpsc::UnboundedSender<Inbox<R>>);
+
+impl<R: Reactor> DeliverySink for Sink<R> {
+    fn delivered(&self, deliveries: Vec<Delivery>) {
+        // The task is gone only when the node has stopped: nobody waits any more.
+        let _ = self.0.send(Inbox::Delivered(deliveries));
+    }
+}

@@ -1,0 +1,81 @@
+//! The loader: a few threads that look states and ids up in the state store for all shards, many at a time, so that a
+//! cold stream never holds up a shard.
+
+use std::collections::BTreeMap;
+
+use engine::decider::StreamState;
+use engine::message::NoAnswer;
+use engine::position::Partition;
+use engine::saga::Reactor;
+use engine::shard::{Load, Ticket};
+use tokio::sync::mpsc;
+use tracing::error;
+
+use super::inbox::Inbox;
+use crate::queue::Queue;
+use crate::store::StateStore;
+
+/// Look-ups taken by one thread at once. 128: enough to save wake-ups, few enough to share among threads.
+const BATCH_MAX: usize = 128;
+
+/// A look-up for a shard.
+pub(crate) struct Job<R: Reactor> {
+    pub(crate) partition: Partition,
+    pub(crate) term: u64,
+    pub(crate) ticket: Ticket,
+    /// What is to be looked up: the streams that were not in the cache.
+    pub(crate) load: Load,
+    /// What was in the cache, by place among the asked streams.
+    pub(crate) cached: Vec<(usize, StreamState<R::State>)>,
+}
+
+/// The way to the loader.
+pub(crate) struct Loader<R: Reactor> {
+    queue: Queue<Job<R>>,
+}
+
+impl<R: Reactor> Loader<R> {
+    pub(crate) fn new() -> Self {
+        Self { queue: Queue::new() }
+    }
+
+    pub(crate) fn push_all(&self, jobs: impl IntoIterator<Item = Job<R>>) {
+        self.queue.push_all(jobs);
+    }
+
+    pub(crate) fn close(&self) {
+        self.queue.close();
+    }
+
+    /// One of the threads: until closed.
+    pub(crate) fn run(&self, store: &StateStore<R>, shards: &[mpsc::UnboundedSender<Inbox<R>>]) {
+        let mut batch = Vec::new();
+        while self.queue.take(BATCH_MAX, &mut batch) {
+            let mut loads = Vec::with_capacity(batch.len());
+            let mut askers = Vec::with_capacity(batch.len());
+            for job in batch.drain(..) {
+                loads.push(job.load);
+                askers.push((job.partition, job.term, job.ticket, job.cached));
+            }
+            let mut answers = BTreeMap::<(Partition, u64), Vec<_>>::new();
+            for ((partition, term, ticket, cached), loaded) in askers.into_iter().zip(store.load_many(&loads)) {
+                let loaded = loaded.map_err(|fault| {
+                    let why = crate::chain(&fault);
+                    error!(fault.code = "state-store-unreadable", partition = partition.0, error = %why, "cannot load a state");
+                    NoAnswer::LogDamaged
+                });
+                let merged = loaded.map(|mut loaded| {
+                    // Ascending places: each insertion puts the later ones where they belong.
+                    for (place, state) in cached {
+                        loaded.streams.insert(place, state);
+                    }
+                    loaded
+                });
+                answers.entry((partition, term)).or_default().push((ticket, merged));
+            }
+            for ((partition, term), answers) in answers {
+                let _ = shards[usize::from(partition.0)].send(Inbox::Loaded(term, answers));
+            }
+        }
+    }
+}

@@ -1,0 +1,101 @@
+//! The saver: one thread that takes what all shards made effective and writes it to the state store in batches. Nothing on
+//! the command path waits for it; a shard that runs too far ahead of it stops taking by itself.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+
+use engine::position::Offset;
+use engine::saga::Reactor;
+use engine::shard::Effective;
+use engine::time::Timestamp;
+use tokio::sync::{mpsc, oneshot};
+use tracing::error;
+
+use super::inbox::Inbox;
+use crate::queue::Queue;
+use crate::store::StateStore;
+
+/// Records written in one batch. 4,096: what one shard may have under way.
+const BATCH_MAX: usize = 4_096;
+
+/// What the saver is told.
+pub(crate) enum Save<R: Reactor> {
+    /// Keep this, of this term.
+    Effective(u64, Arc<Effective<R>>),
+    /// Say so when everything told before is kept.
+    Flush(oneshot::Sender<()>),
+}
+
+/// The way to the saver.
+pub(crate) struct Saver<R: Reactor> {
+    queue: Queue<Save<R>>,
+}
+
+impl<R: Reactor> Saver<R> {
+    pub(crate) fn new() -> Self {
+        Self { queue: Queue::new() }
+    }
+
+    pub(crate) fn push_all(&self, saves: impl IntoIterator<Item = Save<R>>) {
+        self.queue.push_all(saves);
+    }
+
+    /// Waits until everything pushed before is in the store. False if it never will be.
+    pub(crate) async fn flush(&self) -> bool {
+        let (done, wait) = oneshot::channel();
+        self.queue.push_all([Save::Flush(done)]);
+        wait.await.is_ok()
+    }
+
+    pub(crate) fn close(&self) {
+        self.queue.close();
+    }
+
+    /// The thread: until closed, or the store fails.
+    pub(crate) fn run(&self, store: &StateStore<R>, shards: &[mpsc::UnboundedSender<Inbox<R>>]) {
+        let mut batch = Vec::new();
+        let mut told_forgotten: Option<Timestamp> = None;
+        while self.queue.take(BATCH_MAX, &mut batch) {
+            let mut effective = Vec::with_capacity(batch.len());
+            let mut saved = BTreeMap::<u16, (u64, Offset)>::new();
+            let mut flushes = Vec::new();
+            for save in batch.drain(..) {
+                match save {
+                    Save::Effective(term, record) => {
+                        let partition = record.position.partition.0;
+                        saved.insert(partition, (term, record.checkpoint.next_offset));
+                        effective.push(record);
+                    }
+                    Save::Flush(done) => flushes.push(done),
+                }
+            }
+            if !effective.is_empty()
+                && let Err(fault) = store.save(&effective)
+            {
+                let why = crate::chain(&fault);
+                error!(fault.code = "state-store-failed", error = %why, "the state store failed: no more is decided");
+                for shard in shards {
+                    let _ = shard.send(Inbox::Fault(why.clone()));
+                }
+                // Shards are told; whoever waits for a flush learns it from the dropped sender.
+                self.queue.close();
+                return;
+            }
+            for (partition, (term, below)) in saved {
+                let _ = shards[usize::from(partition)].send(Inbox::Saved(term, below));
+            }
+            for done in flushes {
+                let _ = done.send(());
+            }
+            let forgotten = store.forgotten_before();
+            if forgotten > told_forgotten
+                && let Some(before) = forgotten
+            {
+                told_forgotten = forgotten;
+                for shard in shards {
+                    let _ = shard.send(Inbox::Forgotten(before));
+                }
+            }
+        }
+    }
+}

@@ -1,0 +1,686 @@
+//! One partition's task: it claims the partition, runs the shard while it leads, carries its effects out, and when a term
+//! ends waits for what was effective to be saved, folds, and claims again. Nothing a shard does can take another down:
+//! a panic is caught here and costs its partition only.
+
+use std::collections::{HashMap, VecDeque};
+use std::panic::AssertUnwindSafe;
+use std::sync::Arc;
+use std::sync::atomic::Ordering;
+use std::time::Duration;
+
+use engine::decider::StreamState;
+use engine::log::{AppendError, Appender, Delivery};
+use engine::message::{Answer, CommandId, Envelope, NoAnswer};
+use engine::position::{Checkpoint, Offset, Partition};
+use engine::record::Claim;
+use engine::saga::Reactor;
+use engine::shard::{Effect, Effective, Input, Inquired, Load, Shard, StepDown, SteppedDown, Ticket};
+use engine::stream::StreamId;
+use engine::time::Timestamp;
+use futures::FutureExt;
+use metrics::{Counter, Histogram, counter, histogram};
+use tokio::sync::{mpsc, oneshot};
+use tokio::time::{Instant, sleep};
+use tracing::{error, info, warn};
+
+use super::inbox::{Inbox, Knock, Sink};
+use super::loader::Job;
+use super::replay::{self, Which};
+use super::saver::Save;
+use super::shared::{Shared, blocking};
+use super::{PartitionStatus, StartFault};
+use crate::watch::Current;
+
+/// Commands taken in one go. 256: what saves wake-ups, without letting deliveries wait.
+const KNOCKS_MAX: usize = 256;
+/// What is read from the inbox in one go.
+const INBOX_MAX: usize = 512;
+/// Repeats whose records are being read. 1,024: they wait for a disk; beyond it the shard stops taking.
+const REPLAYS_MAX: usize = 1_024;
+/// Streams that owe something, read at once on take-over.
+const TAKE_OVER_PAGE: usize = 256;
+/// Between claims while the log is full.
+const FULL_RETRY: Duration = Duration::from_secs(1);
+/// A term that lasted longer was no duel: the next claim may follow at once.
+const STEADY: Duration = Duration::from_secs(2);
+/// Bytes read back at once.
+const READ_BACK_BYTES: usize = 1 << 20;
+
+/// Somebody who waits for a shard's answer.
+enum Waiter<R: Reactor> {
+    Command { id: CommandId, since: Instant, to: oneshot::Sender<Result<Answer<R::State>, NoAnswer>> },
+    Inquiry(oneshot::Sender<Result<Vec<Inquired>, NoAnswer>>),
+}
+
+/// Why a partition is not led.
+enum Down {
+    /// Somebody else holds it, for now.
+    Lost,
+    /// The log has no room.
+    Full,
+    /// The log's writer has stopped.
+    Stopped,
+    /// Something is wrong that a person must look at.
+    Damaged(String),
+    /// This node is ending; `true`: in order.
+    Ended(bool),
+}
+
+pub(crate) struct ShardTask<R: Reactor> {
+    shared: Arc<Shared<R>>,
+    partition: Partition,
+    shard: Shard<R>,
+    appender: Box<dyn Appender>,
+    knocks: mpsc::Receiver<Knock<R>>,
+    inbox: mpsc::UnboundedReceiver<Inbox<R>>,
+    waiters: HashMap<Ticket, Waiter<R>>,
+    unresolved: Vec<(Ticket, Envelope<R::Command>)>,
+    effects: Vec<Effect<R>>,
+    term: u64,
+    tickets: u64,
+    replays: usize,
+    started: Option<oneshot::Sender<Result<(), StartFault>>>,
+    led_since: Option<Instant>,
+    told: Told,
+}
+
+/// Counters, made once: looking them up costs more than counting.
+struct Told {
+    accepted: Counter,
+    rejected: Counter,
+    invalid: Counter,
+    reused: Counter,
+    expired: Counter,
+    unheard: Counter,
+    unknown: Counter,
+    replayed: Counter,
+    seconds: Histogram,
+}
+
+impl Told {
+    fn new() -> Self {
+        let outcome = |outcome: &'static str| counter!("docket_commands_total", "outcome" => outcome);
+        Self {
+            accepted: outcome("accepted"),
+            rejected: outcome("rejected"),
+            invalid: outcome("invalid"),
+            reused: outcome("reused"),
+            expired: outcome("expired"),
+            unheard: outcome("unheard"),
+            unknown: outcome("unknown"),
+            replayed: counter!("docket_commands_replayed_total"),
+            seconds: histogram!("docket_command_seconds"),
+        }
+    }
+
+    fn count<S>(&self, answer: &Result<Answer<S>, NoAnswer>, since: Instant) {
+        match answer {
+            Ok(Answer::Decided(decided)) => {
+                if decided.replayed {
+                    self.replayed.increment(1);
+                }
+                if decided.outcome.is_accepted() { &self.accepted } else { &self.rejected }
+            }
+            Ok(Answer::Invalid(_)) => &self.invalid,
+            Ok(Answer::Reused) => &self.reused,
+            Ok(Answer::Expired) => &self.expired,
+            Ok(Answer::Unheard) => &self.unheard,
+            Err(_) => &self.unknown,
+        }
+        .increment(1);
+        self.seconds.record(since.elapsed());
+    }
+}
+
+impl<R: Reactor> ShardTask<R> {
+    pub(crate) fn new(
+        shared: Arc<Shared<R>>,
+        partition: Partition,
+        knocks: mpsc::Receiver<Knock<R>>,
+        inbox: mpsc::UnboundedReceiver<Inbox<R>>,
+        started: oneshot::Sender<Result<(), StartFault>>,
+    ) -> Self {
+        let sink = Arc::new(Sink(shared.inboxes[usize::from(partition.0)].clone()));
+        let appender = shared.log.appender(partition, sink);
+        let shard = Shard::new(shared.decider.clone(), partition, shared.genesis.partitions, shared.options.limits);
+        Self {
+            partition,
+            shard,
+            appender,
+            knocks,
+            inbox,
+            waiters: HashMap::new(),
+            unresolved: Vec::new(),
+            effects: Vec::new(),
+            term: 0,
+            tickets: 0,
+            replays: 0,
+            started: Some(started),
+            led_since: None,
+            told: Told::new(),
+            shared,
+        }
+    }
+
+    /// The task, until the node ends.
+    pub(crate) async fn run(mut self) {
+        let stop = self.shared.stop.clone();
+        let ended = tokio::select! {
+            biased;
+            () = stop.cancelled() => false,
+            ended = self.live() => ended,
+        };
+        if ended {
+            self.shared.set_status(self.partition, PartitionStatus::Released);
+        }
+        self.knocks.close();
+        let no = if ended { NoAnswer::Draining } else { NoAnswer::Unconfirmed };
+        self.refuse_all(no);
+    }
+
+    /// Term after term. True if it ended in order.
+    async fn live(&mut self) -> bool {
+        let mut lost = 0_u32;
+        loop {
+            let down = match AssertUnwindSafe(self.term()).catch_unwind().await {
+                Ok(down) => down,
+                Err(panic) => Down::Damaged(format!("the shard panicked: {}", crate::panic_text(panic.as_ref()))),
+            };
+            self.shared.errands.clear(self.partition);
+            if self.led_since.take().is_some_and(|since| since.elapsed() > STEADY) {
+                lost = 0;
+            }
+            match down {
+                Down::Ended(in_order) => return in_order,
+                Down::Lost => {
+                    self.shared.set_status(self.partition, PartitionStatus::Claiming);
+                    lost += 1;
+                    // At once the first time: an abandoned claim may have landed late. Then not in step with others.
+                    let wait = if lost == 1 { 0 } else { 1_000 + self.shared.chance.below(1_000) };
+                    if self.pause(Duration::from_millis(wait), None).await {
+                        return false;
+                    }
+                }
+                Down::Full => {
+                    warn!(
+                        partition = self.partition.0,
+                        "the log is full: commands are turned away until there is room"
+                    );
+                    self.report_start(|partition| StartFault::Full(partition));
+                    self.shared.set_status(self.partition, PartitionStatus::Full);
+                    if self.pause(FULL_RETRY, Some(NoAnswer::LogFull)).await {
+                        return false;
+                    }
+                }
+                Down::Stopped => {
+                    error!(fault.code = "log-stopped", partition = self.partition.0, "the log has stopped");
+                    self.report_start(|_| StartFault::Stopped);
+                    self.shared.set_status(self.partition, PartitionStatus::Stopped);
+                    self.refuse_all(NoAnswer::LogStopped);
+                    self.pause(Duration::MAX, Some(NoAnswer::LogStopped)).await;
+                    return false;
+                }
+                Down::Damaged(why) => {
+                    error!(fault.code = "log-damaged", partition = self.partition.0, error = %why, "a partition is out of service");
+                    self.report_start(|partition| StartFault::Damaged { partition, why: why.clone() });
+                    self.shared.set_status(self.partition, PartitionStatus::Damaged(why));
+                    self.refuse_all(NoAnswer::LogDamaged);
+                    self.pause(Duration::MAX, Some(NoAnswer::LogDamaged)).await;
+                    return false;
+                }
+            }
+        }
+    }
+
+    fn report_start(&mut self, fault: impl FnOnce(Partition) -> StartFault) {
+        if let Some(started) = self.started.take() {
+            let _ = started.send(Err(fault(self.partition)));
+        }
+    }
+
+    /// Lets time pass without leading. With `no`, whoever knocks is told so; else they wait. True if the node drains.
+    async fn pause(&mut self, wait: Duration, no: Option<NoAnswer>) -> bool {
+        let drain = self.shared.drain.clone();
+        let until = sleep(wait.min(Duration::from_secs(86_400 * 365)));
+        tokio::pin!(until);
+        loop {
+            tokio::select! {
+                biased;
+                () = drain.cancelled() => return true,
+                () = &mut until => return false,
+                Some(knock) = self.knocks.recv(), if no.is_some() => {
+                    let no = no.unwrap_or(NoAnswer::NotOwner);
+                    match knock {
+                        Knock::Command(_, to) => self.tell(to, Err(no), Instant::now()),
+                        Knock::Inquiry(_, _, to) => drop(to.send(Err(no))),
+                    }
+                }
+                Some(inbox) = self.inbox.recv() => {
+                    if let Inbox::Replayed(ticket, answer) = inbox {
+                        self.replayed(ticket, answer);
+                    }
+                }
+            }
+        }
+    }
+
+    fn tell(
+        &self,
+        to: oneshot::Sender<Result<Answer<R::State>, NoAnswer>>,
+        answer: Result<Answer<R::State>, NoAnswer>,
+        since: Instant,
+    ) {
+        self.told.count(&answer, since);
+        // The sender may have gone away; what it asked is done all the same.
+        let _ = to.send(answer);
+    }
+
+    fn answer(&mut self, ticket: Ticket, answer: Result<Answer<R::State>, NoAnswer>) {
+        match self.waiters.remove(&ticket) {
+            Some(Waiter::Command { to, since, .. }) => self.tell(to, answer, since),
+            Some(Waiter::Inquiry(to)) => {
+                let no = answer.err().unwrap_or(NoAnswer::Unconfirmed);
+                let _ = to.send(Err(no));
+            }
+            None => {}
+        }
+    }
+
+    fn replayed(&mut self, ticket: Ticket, answer: Result<Answer<R::State>, NoAnswer>) {
+        self.replays = self.replays.saturating_sub(1);
+        self.answer(ticket, answer);
+    }
+
+    /// Nobody who waits will be answered otherwise.
+    fn refuse_all(&mut self, no: NoAnswer) {
+        self.unresolved.clear();
+        let tickets: Vec<Ticket> = self.waiters.keys().copied().collect();
+        for ticket in tickets {
+            self.answer(ticket, Err(no));
+        }
+        while let Ok(knock) = self.knocks.try_recv() {
+            match knock {
+                Knock::Command(_, to) => self.tell(to, Err(no), Instant::now()),
+                Knock::Inquiry(_, _, to) => drop(to.send(Err(no))),
+            }
+        }
+    }
+
+    /// One term: claim, take over, lead.
+    async fn term(&mut self) -> Down {
+        if self.shared.drain.is_cancelled() {
+            return Down::Ended(true);
+        }
+        self.term = self.shared.terms.fetch_add(1, Ordering::AcqRel) + 1;
+        self.shared.door(self.partition).term.store(self.term, Ordering::Release);
+        match self.claim().await {
+            Ok(checkpoint) => {
+                if let Err(down) = self.take_over(checkpoint).await {
+                    return down;
+                }
+                self.lead().await
+            }
+            Err(down) => down,
+        }
+    }
+
+    /// Folds, claims, folds up to the claim.
+    async fn claim(&mut self) -> Result<Checkpoint, Down> {
+        if !self.shared.saver.flush().await {
+            return Err(Down::Damaged("nothing more can be saved".to_owned()));
+        }
+        let checkpoint = self.catch_up().await?;
+        let claim = Claim {
+            node: self.shared.node_name.as_str().into(),
+            address: self.shared.address.as_str().into(),
+            claimed_at: self.shared.clock.now(),
+        };
+        let (tag, record) = self.shard.claim(&checkpoint, self.shared.chance.nonce(), claim);
+        self.appender.append(tag, record);
+        match self.delivery(tag).await {
+            // Unknown: the fold says whether it is there.
+            Ok(_) | Err(AppendError::Unknown) => {}
+            Err(AppendError::Full) => return Err(Down::Full),
+            Err(AppendError::Stopped) => return Err(Down::Stopped),
+            Err(AppendError::TooLarge) => return Err(Down::Damaged("a claim is too large for the log".to_owned())),
+        }
+        let checkpoint = self.catch_up().await?;
+        let (_, last_recorded_at) = self.shared.store.checkpoint(self.partition);
+        if self.shard.lead(checkpoint, last_recorded_at) { Ok(checkpoint) } else { Err(Down::Lost) }
+    }
+
+    async fn delivery(&mut self, tag: u64) -> Result<Option<Offset>, AppendError> {
+        loop {
+            match self.inbox.recv().await {
+                Some(Inbox::Delivered(deliveries)) => {
+                    if let Some(Delivery { result, .. }) = deliveries.into_iter().find(|delivery| delivery.tag == tag) {
+                        return result;
+                    }
+                }
+                Some(Inbox::Replayed(ticket, answer)) => self.replayed(ticket, answer),
+                // What an earlier term had asked for.
+                Some(_) => {}
+                None => return Err(AppendError::Stopped),
+            }
+        }
+    }
+
+    async fn catch_up(&mut self) -> Result<Checkpoint, Down> {
+        let _turn = self.shared.catch_ups.acquire().await.map_err(|_| Down::Ended(false))?;
+        let (shared, partition) = (self.shared.clone(), self.partition);
+        let folded = blocking(move || {
+            let mut told = std::time::Instant::now();
+            shared.store.catch_up(shared.log.as_ref(), partition, None, &mut |progress| {
+                if told.elapsed() >= Duration::from_secs(1) {
+                    told = std::time::Instant::now();
+                    info!(
+                        partition = partition.0,
+                        catch_up.records = progress.records,
+                        catch_up.next_offset = progress.next_offset.0,
+                        catch_up.end = progress.end.0,
+                        "folding partition {partition}: {} of {}",
+                        progress.next_offset,
+                        progress.end,
+                    );
+                }
+            })
+        });
+        folded.await.map_err(|fault| Down::Damaged(crate::chain(&fault)))
+    }
+
+    /// Takes over what the partition owes, before anything new is decided, so that nothing newer can be there yet.
+    async fn take_over(&mut self, checkpoint: Checkpoint) -> Result<(), Down> {
+        let door = self.shared.door(self.partition);
+        door.acknowledged.fetch_max(checkpoint.next_offset.0, Ordering::AcqRel);
+        let mut after: Option<StreamId> = None;
+        let mut owing = 0_usize;
+        loop {
+            let (shared, partition, from) = (self.shared.clone(), self.partition, after.clone());
+            let page = blocking(move || shared.store.open_streams(partition, from.as_ref(), TAKE_OVER_PAGE)).await;
+            let page = page.map_err(|fault| Down::Damaged(crate::chain(&fault)))?;
+            let full = page.len() == TAKE_OVER_PAGE;
+            after = page.last().map(|found| found.stream.clone());
+            owing += page.len();
+            for found in page {
+                let agenda = self.shared.decider.react(&found.stream.name, found.version, &found.state);
+                self.shared.errands.owes(
+                    self.partition,
+                    found.stream,
+                    found.version,
+                    found.state,
+                    None,
+                    agenda.pending,
+                );
+            }
+            if !full {
+                break;
+            }
+        }
+        let (shared, partition) = (self.shared.clone(), self.partition);
+        let due = blocking(move || shared.store.next_due(partition)).await;
+        let due = due.map_err(|fault| Down::Damaged(crate::chain(&fault)))?;
+        self.shared.timers.armed(self.partition, due.unwrap_or(Timestamp(i64::MAX)));
+        for stream in door.watches.watched() {
+            // A term of somebody else may have lain between.
+            if let Ok(Some(current)) = self.shared.current(&stream).await {
+                door.watches.report(&stream, &current);
+            }
+        }
+        info!(
+            partition = self.partition.0,
+            epoch = checkpoint.epoch.0,
+            saga.open = owing,
+            "leading partition {}",
+            self.partition
+        );
+        self.led_since = Some(Instant::now());
+        self.shared.set_status(self.partition, PartitionStatus::Leading(checkpoint.epoch));
+        self.shared.timers.led();
+        if let Some(started) = self.started.take() {
+            let _ = started.send(Ok(()));
+        }
+        Ok(())
+    }
+
+    /// Runs the shard until its term ends.
+    async fn lead(&mut self) -> Down {
+        if let Some(before) = self.shared.store.forgotten_before() {
+            self.feed(Input::Forgotten(before));
+        }
+        for (ticket, envelope) in std::mem::take(&mut self.unresolved) {
+            self.feed(Input::Submit(ticket, envelope));
+        }
+        let drain = self.shared.drain.clone();
+        let mut draining = false;
+        let mut inbox = Vec::with_capacity(INBOX_MAX);
+        let mut knocks = Vec::with_capacity(KNOCKS_MAX);
+        loop {
+            if let Some(down) = self.carry_out() {
+                return down;
+            }
+            self.shared.shard_in_flight[usize::from(self.partition.0)].set(self.shard.in_flight() as f64);
+            let can_take = !draining && self.replays < REPLAYS_MAX && self.shard.can_take();
+            tokio::select! {
+                biased;
+                count = self.inbox.recv_many(&mut inbox, INBOX_MAX) => {
+                    if count == 0 {
+                        return Down::Ended(false);
+                    }
+                    for told in inbox.drain(..) {
+                        if let Some(down) = self.hear(told) {
+                            return down;
+                        }
+                    }
+                }
+                () = drain.cancelled(), if !draining => {
+                    draining = true;
+                    self.knocks.close();
+                    while let Ok(knock) = self.knocks.try_recv() {
+                        match knock {
+                            Knock::Command(_, to) => self.tell(to, Err(NoAnswer::Draining), Instant::now()),
+                            Knock::Inquiry(_, _, to) => drop(to.send(Err(NoAnswer::Draining))),
+                        }
+                    }
+                    self.feed(Input::Drain);
+                }
+                count = self.knocks.recv_many(&mut knocks, KNOCKS_MAX), if can_take => {
+                    if count == 0 {
+                        // The node itself is gone.
+                        return Down::Ended(false);
+                    }
+                    let since = Instant::now();
+                    for knock in knocks.drain(..) {
+                        self.take(knock, since);
+                    }
+                }
+            }
+        }
+    }
+
+    fn feed(&mut self, input: Input<R>) {
+        let now = self.shared.clock.now();
+        self.shard.handle(now, input, &mut self.effects);
+    }
+
+    fn take(&mut self, knock: Knock<R>, since: Instant) {
+        self.tickets += 1;
+        let ticket = Ticket(self.tickets);
+        match knock {
+            Knock::Command(envelope, to) => {
+                self.waiters.insert(ticket, Waiter::Command { id: envelope.id, since, to });
+                self.feed(Input::Submit(ticket, *envelope));
+            }
+            Knock::Inquiry(tenant, id, to) => {
+                self.waiters.insert(ticket, Waiter::Inquiry(to));
+                self.feed(Input::Inquire(ticket, tenant, id));
+            }
+        }
+    }
+
+    fn hear(&mut self, told: Inbox<R>) -> Option<Down> {
+        match told {
+            Inbox::Delivered(deliveries) => self.feed(Input::Delivered(deliveries)),
+            Inbox::Loaded(term, loads) if term == self.term => {
+                for (ticket, loaded) in loads {
+                    self.feed(Input::Loaded(ticket, loaded));
+                }
+            }
+            Inbox::Saved(term, below) if term == self.term => self.feed(Input::Saved(below)),
+            Inbox::ReadBack(term, records) if term == self.term => self.feed(Input::ReadBack(records)),
+            // An earlier term had asked; this one knows nothing of it.
+            Inbox::Loaded(..) | Inbox::Saved(..) | Inbox::ReadBack(..) => {}
+            Inbox::Forgotten(before) => self.feed(Input::Forgotten(before)),
+            Inbox::Replayed(ticket, answer) => self.replayed(ticket, answer),
+            Inbox::Fault(why) => return Some(Down::Damaged(why)),
+        }
+        None
+    }
+
+    /// Carries out what the shard wants, in order. What became effective goes to the saver first: whoever is told of it
+    /// afterwards finds it there.
+    fn carry_out(&mut self) -> Option<Down> {
+        if self.effects.is_empty() {
+            return None;
+        }
+        let mut effects = std::mem::take(&mut self.effects);
+        let term = self.term;
+        if effects.iter().any(|effect| matches!(effect, Effect::Effective(_))) {
+            self.shared.saver.push_all(effects.iter().filter_map(|effect| match effect {
+                Effect::Effective(effective) => Some(Save::Effective(term, effective.clone())),
+                _ => None,
+            }));
+        }
+        let mut jobs = VecDeque::new();
+        let mut down = None;
+        for effect in effects.drain(..) {
+            match effect {
+                Effect::Load(ticket, load) => jobs.push_back(self.job(ticket, load)),
+                Effect::Append(tag, record) => self.appender.append(tag, record),
+                Effect::Answer(ticket, answer) => self.answer(ticket, answer),
+                Effect::Replay(ticket, offset, fingerprint) => {
+                    self.replay(ticket, Which::At(offset), fingerprint);
+                }
+                Effect::ReplayVersion(ticket, tenant, name, version, fingerprint) => {
+                    self.replay(ticket, Which::Version(StreamId { tenant, name }, version), fingerprint);
+                }
+                Effect::Inquired(ticket, known) => match self.waiters.remove(&ticket) {
+                    Some(Waiter::Inquiry(to)) => drop(to.send(Ok(known))),
+                    Some(waiter) => drop(self.waiters.insert(ticket, waiter)),
+                    None => {}
+                },
+                Effect::Effective(effective) => self.publish(&effective),
+                Effect::ReadBack(from) => self.read_back(from),
+                Effect::SteppedDown(stepped_down) => down = Some(self.stepped_down(stepped_down)),
+                Effect::Released => down = Some(Down::Ended(true)),
+            }
+        }
+        // Keeps its room for the next time.
+        self.effects = effects;
+        if !jobs.is_empty() {
+            self.shared.loader.push_all(jobs);
+        }
+        down
+    }
+
+    fn job(&self, ticket: Ticket, mut load: Load) -> Job<R> {
+        let mut cached = Vec::new();
+        let mut place = 0;
+        load.streams.retain(|name| {
+            let stream = StreamId { tenant: load.tenant.clone(), name: name.clone() };
+            let found = self.shared.cache.get(self.term, &stream);
+            let missing = found.is_none();
+            if let Some(current) = found {
+                let state = StreamState { name: name.clone(), version: current.version, state: Some(current.state) };
+                cached.push((place, state));
+            }
+            place += 1;
+            missing
+        });
+        Job { partition: self.partition, term: self.term, ticket, load, cached }
+    }
+
+    fn replay(&mut self, ticket: Ticket, which: Which, fingerprint: engine::message::Fingerprint) {
+        let Some(Waiter::Command { id, .. }) = self.waiters.get(&ticket) else { return };
+        self.replays += 1;
+        let (shared, partition, id) = (self.shared.clone(), self.partition, *id);
+        self.shared.tasks.spawn(async move {
+            let answer = replay::replay(&shared, partition, id, which, fingerprint).await;
+            let _ = shared.inboxes[usize::from(partition.0)].send(Inbox::Replayed(ticket, answer));
+        });
+    }
+
+    /// Tells everybody of an effective record: cache, watchers, errands, timers.
+    fn publish(&mut self, effective: &Arc<Effective<R>>) {
+        let door = self.shared.door(self.partition);
+        door.acknowledged.fetch_max(effective.position.offset.0 + 1, Ordering::AcqRel);
+        let Some(commit) = &effective.commit else { return };
+        for changed in &effective.changed {
+            let stream = StreamId { tenant: commit.tenant.clone(), name: changed.name.clone() };
+            let current =
+                Current { version: changed.version, state: changed.state.clone(), position: effective.position };
+            self.shared.cache.put(self.term, stream.clone(), current.clone());
+            if door.watches.anybody() {
+                door.watches.report(&stream, &current);
+            }
+            let agenda = self.shared.decider.react(&changed.name, changed.version, &changed.state);
+            if let Some(timer) = agenda.timer {
+                self.shared.timers.armed(self.partition, timer.due);
+            }
+            let provenance =
+                if agenda.pending.is_empty() { None } else { Some(commit.provenance.caused_by(commit.command_id)) };
+            let (version, state) = (changed.version, changed.state.clone());
+            self.shared.errands.owes(self.partition, stream, version, state, provenance, agenda.pending);
+        }
+    }
+
+    fn read_back(&self, from: Offset) {
+        let (shared, partition, term) = (self.shared.clone(), self.partition, self.term);
+        let mut grown = self.shared.grown.clone();
+        self.shared.tasks.spawn(async move {
+            let inbox = &shared.inboxes[usize::from(partition.0)];
+            loop {
+                grown.borrow_and_update();
+                if shared.log.end(partition) > from {
+                    break;
+                }
+                tokio::select! {
+                    () = shared.stop.cancelled() => return,
+                    changed = grown.changed() => if changed.is_err() { return },
+                }
+            }
+            let log = shared.log.clone();
+            let read = tokio::task::spawn_blocking(move || log.read(partition, from, READ_BACK_BYTES)).await;
+            let told = match read {
+                Ok(Ok(records)) => Inbox::ReadBack(term, records),
+                Ok(Err(fault)) => Inbox::Fault(crate::chain(&fault)),
+                Err(_) => return,
+            };
+            let _ = inbox.send(told);
+        });
+    }
+
+    fn stepped_down(&mut self, stepped_down: SteppedDown<R>) -> Down {
+        let SteppedDown { why, unresolved } = stepped_down;
+        warn!(partition = self.partition.0, commands = unresolved.len(), "a term has ended: {why:?}");
+        self.unresolved = unresolved;
+        // Inquiries are not carried over; whoever asked asks again.
+        let inquiries: Vec<Ticket> = self
+            .waiters
+            .iter()
+            .filter(|(_, waiter)| matches!(waiter, Waiter::Inquiry(_)))
+            .map(|(&ticket, _)| ticket)
+            .collect();
+        for ticket in inquiries {
+            self.answer(ticket, Err(NoAnswer::Unconfirmed));
+        }
+        match why {
+            StepDown::Fenced | StepDown::Unknown => {
+                self.shared.set_status(self.partition, PartitionStatus::Claiming);
+                Down::Lost
+            }
+            StepDown::Full => Down::Full,
+            StepDown::Stopped => Down::Stopped,
+            StepDown::Damaged(why) => Down::Damaged(why),
+        }
+    }
+}

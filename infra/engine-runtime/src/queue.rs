@@ -1,0 +1,58 @@
+//! A queue between async tasks and plain threads: pushed to without waiting, taken from in batches, so that a thread that
+//! falls behind catches up by taking more at once. Its callers bound what can be in it.
+
+use std::collections::VecDeque;
+
+use parking_lot::{Condvar, Mutex};
+
+/// A queue whose takers block.
+pub(crate) struct Queue<T> {
+    inner: Mutex<Inner<T>>,
+    filled: Condvar,
+}
+
+struct Inner<T> {
+    items: VecDeque<T>,
+    closed: bool,
+}
+
+impl<T> Queue<T> {
+    pub(crate) fn new() -> Self {
+        Self { inner: Mutex::new(Inner { items: VecDeque::new(), closed: false }), filled: Condvar::new() }
+    }
+
+    /// Adds these, in order. What is pushed after closing is dropped.
+    pub(crate) fn push_all(&self, items: impl IntoIterator<Item = T>) {
+        let mut inner = self.inner.lock();
+        if inner.closed {
+            return;
+        }
+        inner.items.extend(items);
+        drop(inner);
+        self.filled.notify_one();
+    }
+
+    /// Blocks until there is something and moves up to `max` of it to `into`. False once closed and empty.
+    pub(crate) fn take(&self, max: usize, into: &mut Vec<T>) -> bool {
+        let mut inner = self.inner.lock();
+        while inner.items.is_empty() {
+            if inner.closed {
+                return false;
+            }
+            self.filled.wait(&mut inner);
+        }
+        let count = inner.items.len().min(max);
+        into.extend(inner.items.drain(..count));
+        if !inner.items.is_empty() {
+            // Several takers: the rest is for another one.
+            self.filled.notify_one();
+        }
+        true
+    }
+
+    /// No more comes; takers end when what is there is taken.
+    pub(crate) fn close(&self) {
+        self.inner.lock().closed = true;
+        self.filled.notify_all();
+    }
+}
