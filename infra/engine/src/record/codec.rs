@@ -131,6 +131,10 @@ impl<'a> Sections<'a> {
 
     fn seal(mut self, header: &Header) -> Bytes {
         if !self.later.is_empty() {
+            assert!(
+                self.later.iter().all(|section| (1..CRITICAL).contains(&section.number)),
+                "sections count from 1 to 127"
+            );
             self.list.extend(self.later.iter().map(|section| (section.number, Content::Borrowed(&section.content))));
             self.list.sort_by_key(|(tag, _)| tag & !CRITICAL);
         }
