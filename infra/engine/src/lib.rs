@@ -8,6 +8,7 @@ pub mod contract;
 pub mod decider;
 pub mod event;
 pub mod fold;
+pub mod harness;
 pub mod log;
 pub mod memory;
 pub mod message;
