@@ -36,7 +36,9 @@ const STATEMENTS_MAX: usize = 128;
 pub(crate) struct SqliteDatabase {
     writer: SqlitePool,
     reader: SqlitePool,
+    /// Its path, for people.
     shown: String,
+    in_memory: bool,
 }
 
 impl SqliteDatabase {
@@ -62,17 +64,18 @@ impl SqliteDatabase {
         let writer = pool(1, options.wait_max).connect_with(connect(options.cache_kib)).await;
         let writer = writer.map_err(|error| fault(error, &shown))?;
         prepare(&writer, &shown).await?;
+        let in_memory = path.is_none();
         let reader = match path {
             None => writer.clone(),
             Some(_) => pool(options.readers, options.wait_max)
                 .connect_lazy_with(connect(options.cache_kib / 2).pragma("query_only", "ON")),
         };
-        Ok(Self { writer, reader, shown })
+        Ok(Self { writer, reader, shown, in_memory })
     }
 
     /// How many read at once; none in memory, where readers wait for the writer's connection.
     pub(crate) fn readers(&self, options: &Options) -> Option<u32> {
-        (self.shown != "memory").then_some(options.readers)
+        (!self.in_memory).then_some(options.readers)
     }
 
     /// The tables that exist.

@@ -6,6 +6,7 @@ use std::collections::BTreeMap;
 use std::fmt::Write as _;
 
 use engine::view::{ColumnKind, Row};
+use serde::Serialize;
 use serde_json::Value;
 
 use super::{Dialect, quoted};
@@ -68,47 +69,49 @@ impl Dialect for SqliteDialect {
     }
 
     fn rows(&self, rows: &BTreeMap<String, Row>) -> Vec<Bind> {
-        let mut json = String::from("[");
+        let mut json = vec![b'['];
         for (key, row) in rows {
-            separate(&mut json);
-            let _ = write!(json, "[{},{},{}", quote(key), row.version, row.doc);
-            for column in &row.columns {
-                let _ = write!(json, ",{column}");
+            if json.len() > 1 {
+                json.push(b',');
             }
-            json.push(']');
+            json.push(b'[');
+            append(&mut json, key);
+            for value in [&Value::from(row.version), &row.doc].into_iter().chain(&row.columns) {
+                json.push(b',');
+                append(&mut json, value);
+            }
+            json.push(b']');
         }
-        json.push(']');
-        vec![Bind::Text(json)]
+        json.push(b']');
+        vec![text(json)]
     }
 
     fn texts<'a>(&self, texts: impl Iterator<Item = &'a str>) -> Bind {
-        let mut json = String::from("[");
-        for text in texts {
-            separate(&mut json);
-            json.push_str(&quote(text));
-        }
-        json.push(']');
-        Bind::Text(json)
+        array(texts)
     }
 
     fn integers(&self, integers: impl Iterator<Item = i64>) -> Bind {
-        let mut json = String::from("[");
-        for integer in integers {
-            separate(&mut json);
-            let _ = write!(json, "{integer}");
+        array(integers)
+    }
+}
+
+fn array<T: Serialize>(values: impl Iterator<Item = T>) -> Bind {
+    let mut json = vec![b'['];
+    for value in values {
+        if json.len() > 1 {
+            json.push(b',');
         }
-        json.push(']');
-        Bind::Text(json)
+        append(&mut json, &value);
     }
+    json.push(b']');
+    text(json)
 }
 
-/// A comma, unless the array is still empty.
-fn separate(json: &mut String) {
-    if json.len() > 1 {
-        json.push(',');
-    }
+fn append(json: &mut Vec<u8>, value: &(impl Serialize + ?Sized)) {
+    // Texts, numbers and JSON values: none has a key that is no text, and a vector takes everything.
+    serde_json::to_writer(json, value).expect("this can be written as JSON");
 }
 
-fn quote(text: &str) -> String {
-    Value::from(text).to_string()
+fn text(json: Vec<u8>) -> Bind {
+    Bind::Text(String::from_utf8(json).expect("JSON is UTF-8"))
 }
