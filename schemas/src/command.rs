@@ -60,8 +60,6 @@ pub enum ShopCommand {
     RefundOrder {
         /// Which.
         order_id: OrderId,
-        /// Its checkout's payment, looked up before (the payment's stream has to be named); `None` if it has none.
-        payment_id: Option<PaymentId>,
         /// How much.
         amount: Money,
         /// Why.
@@ -150,7 +148,9 @@ pub enum ShopCommand {
     RefundPayment {
         /// Which.
         payment_id: PaymentId,
-        /// The order whose checkout it belongs to, looked up before; `None` for a free payment.
+        /// The order whose checkout it belongs to, looked up before ([`Payment::checkout_of`]); `None` for a free one.
+        ///
+        /// [`Payment::checkout_of`]: crate::resource::payment::Payment::checkout_of
         checkout_of: Option<OrderId>,
         /// How much.
         amount: Money,
@@ -172,18 +172,18 @@ pub enum ShopCommand {
     ExpirePayment {
         /// Which payment.
         payment_id: PaymentId,
-        /// The order whose checkout it belongs to.
-        checkout_of: Option<OrderId>,
+        /// The version of the payment whose event armed the timer: a later arming is another matter.
+        armed_at: u64,
     },
 
     /// Records what came of a saga's step at a location.
     RecordStep {
         /// Whose checkout.
         order_id: OrderId,
-        /// Its payment: the next step may be recorded as its intent.
-        payment_id: PaymentId,
-        /// The step or undo that was answered.
+        /// The step that was answered.
         step: String,
+        /// Whether it was the step's undo.
+        undo: bool,
         /// What came of it.
         result: StepResult,
     },
@@ -191,8 +191,6 @@ pub enum ShopCommand {
     DecideSaga {
         /// Whose checkout.
         order_id: OrderId,
-        /// Its payment, looked up before.
-        payment_id: Option<PaymentId>,
         /// What.
         decision: SagaDecision,
         /// Why.
@@ -270,6 +268,8 @@ pub enum GatewayAnswer {
     },
     /// A checkout's try that did not reach it: recorded on the saga as a retry.
     Unreachable {
+        /// How many tries under this key have failed now. The gateway's port does not know; the saga counts.
+        attempt: u32,
         /// What went wrong.
         error: String,
     },

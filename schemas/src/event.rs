@@ -126,6 +126,8 @@ shop_events!(
     PaymentCaptureFailed(payment::PaymentCaptureFailed) v 1,
     /// The promise is to be given up.
     PaymentVoidRequested(payment::PaymentVoidRequested) v 1,
+    /// It could not be.
+    PaymentVoidFailed(payment::PaymentVoidFailed) v 1,
     /// It was.
     PaymentVoided(payment::PaymentVoided) v 1,
     /// Money is to go back.
@@ -146,6 +148,8 @@ shop_events!(
     CheckoutStepRetried(checkout::CheckoutStepRetried) v 1,
     /// A step was undone.
     CheckoutStepUndone(checkout::CheckoutStepUndone) v 1,
+    /// The payment's undo was asked for.
+    CheckoutUndoRequested(checkout::CheckoutUndoRequested) v 1,
     /// An operator gave an undo step up.
     CheckoutStepSkipped(checkout::CheckoutStepSkipped) v 1,
     /// From here on all is undone.

@@ -115,9 +115,16 @@ impl OrderId {
         Self(command.derive("order").0)
     }
 
-    /// The payment of this order's checkout that `command` started; in the order's partition.
-    pub fn payment_of(self, command: CommandId) -> PaymentId {
-        PaymentId(placed_like(command.derive("payment").0, self.0))
+    /// The payment of this order's checkout, in the order's partition. It follows from the order alone, so that every
+    /// command about the order can name the payment's stream without looking it up first; an order has one checkout.
+    pub fn payment(self) -> PaymentId {
+        PaymentId(placed_like(CommandId(self.0).derive("checkout payment").0, self.0))
+    }
+
+    /// The id under which its checkout asks for a step at a location, or for its undo (`undo commit_stock`). Only an
+    /// operator's retry or resumption raises the round.
+    pub fn errand(self, errand: &str, round: u32) -> CommandId {
+        CommandId(self.0).derive(&format!("{errand} {round}"))
     }
 
     /// The reservation of this order's checkout at a location.
@@ -135,6 +142,12 @@ impl PaymentId {
     /// The payment that a command makes which names none.
     pub fn of_command(command: CommandId) -> Self {
         Self(command.derive("payment").0)
+    }
+
+    /// The key under which the gateway is asked what the event of this version of the payment's stream requested.
+    /// `verb` is `authorize`, `capture`, `void` or `refund`.
+    pub fn gateway_key(self, verb: &str, intent: u64) -> CommandId {
+        CommandId(self.0).derive(&format!("{verb} {intent}"))
     }
 }
 

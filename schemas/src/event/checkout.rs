@@ -28,6 +28,53 @@ pub struct CheckoutPlanned {
     pub token: String,
 }
 
+impl CheckoutPlanned {
+    /// The version of the payment's stream at which the authorization is requested: its first.
+    pub const AUTHORIZE_INTENT: u64 = 1;
+    /// The version at which the capture is requested: after request and authorization.
+    pub const CAPTURE_INTENT: u64 = 3;
+
+    /// All steps in the order of work, each with its name over HTTP.
+    pub fn steps(&self) -> Vec<(StepKind, String)> {
+        let kinds = (0..self.legs.len())
+            .map(StepKind::Reserve)
+            .chain([StepKind::Authorize])
+            .chain((0..self.legs.len()).map(StepKind::Commit))
+            .chain([StepKind::Capture, StepKind::Confirm]);
+        kinds.map(|kind| (kind, self.step_name(kind))).collect()
+    }
+
+    /// A step's name over HTTP: with its location where there are several.
+    pub fn step_name(&self, kind: StepKind) -> String {
+        let at = |step: &str, leg: usize| match self.legs.as_slice() {
+            [_] => step.to_owned(),
+            legs => format!("{step}@{}", legs[leg].location_id),
+        };
+        match kind {
+            StepKind::Reserve(leg) => at("reserve_stock", leg),
+            StepKind::Authorize => "authorize_payment".to_owned(),
+            StepKind::Commit(leg) => at("commit_stock", leg),
+            StepKind::Capture => "capture_payment".to_owned(),
+            StepKind::Confirm => "confirm_order".to_owned(),
+        }
+    }
+}
+
+/// What a step does; a leg by its number in the plan.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum StepKind {
+    /// Promises a leg's stock.
+    Reserve(usize),
+    /// Has the gateway promise the money.
+    Authorize,
+    /// Keeps a leg's promise.
+    Commit(usize),
+    /// Cashes the money.
+    Capture,
+    /// Tells the order.
+    Confirm,
+}
+
 /// What is taken at one location.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Leg {
@@ -70,6 +117,18 @@ pub struct CheckoutStepRetried {
     pub error: String,
     /// When it is tried next.
     pub next_attempt_at: Timestamp,
+}
+
+/// What the payment did is to be undone: its intent is recorded on the payment in the same record.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct CheckoutUndoRequested {
+    /// The step to undo: `capture_payment` by a refund, `authorize_payment` by a void.
+    pub step: String,
+    /// The version of the payment's `…Requested` event.
+    pub intent: u64,
+    /// How much goes back, if it is a refund.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub refund: Option<Money>,
 }
 
 /// A step was undone.

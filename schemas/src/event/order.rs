@@ -2,6 +2,7 @@
 
 use serde::{Deserialize, Serialize};
 
+use super::payment::Via;
 use crate::id::{CustomerId, LocationId, OrderId, PaymentId, Sku};
 use crate::money::Money;
 
@@ -63,6 +64,8 @@ pub struct OrderRefundRequested {
     pub amount: Money,
     /// Why.
     pub reason: String,
+    /// Whom it was asked of.
+    pub via: Via,
 }
 
 /// Money went back.

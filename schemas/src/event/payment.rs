@@ -70,6 +70,13 @@ pub struct PaymentCaptureFailed {
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct PaymentVoidRequested {}
 
+/// The gateway refused to give it up.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct PaymentVoidFailed {
+    /// Its reason.
+    pub reason: String,
+}
+
 /// It was given up.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct PaymentVoided {}
@@ -81,11 +88,28 @@ pub struct PaymentRefundRequested {
     pub amount: Money,
     /// Why.
     pub reason: String,
+    /// Whom it was asked of.
+    pub via: Via,
+}
+
+/// Whom a refund was asked of: the same money goes back, but a repeat has to be found where it was asked, and only the
+/// checkout's own is its undo.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Via {
+    /// The payment.
+    Payment,
+    /// The order.
+    Order,
+    /// The checkout, which undoes its capture.
+    Checkout,
 }
 
 /// It went back.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct PaymentRefunded {
+    /// Which request: the version of its `PaymentRefundRequested`.
+    pub intent: u64,
     /// How much.
     pub amount: Money,
     /// Why.
@@ -95,6 +119,8 @@ pub struct PaymentRefunded {
 /// The gateway refused to give it back, for good; the amount may be asked for again.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct PaymentRefundFailed {
+    /// Which request: the version of its `PaymentRefundRequested`.
+    pub intent: u64,
     /// How much.
     pub amount: Money,
     /// Why not.

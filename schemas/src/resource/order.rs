@@ -117,8 +117,7 @@ impl Fold for Order {
             ShopEvent::OrderDelivered(_) => order.status = OrderStatus::Delivered,
             ShopEvent::OrderCancelled(cancelled) => {
                 order.status = OrderStatus::Cancelled;
-                order.cancellation =
-                    Some(Cancellation { reason: cancelled.reason, detail: cancelled.detail.clone() });
+                order.cancellation = Some(Cancellation { reason: cancelled.reason, detail: cancelled.detail.clone() });
             }
             _ => {}
         }

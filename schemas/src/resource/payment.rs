@@ -117,6 +117,7 @@ impl Fold for Payment {
             }
             ShopEvent::PaymentCaptureFailed(_) => payment.in_flight = None,
             ShopEvent::PaymentVoidRequested(_) => payment.in_flight = Some(InFlight::Void),
+            ShopEvent::PaymentVoidFailed(_) => payment.in_flight = None,
             ShopEvent::PaymentVoided(_) => {
                 payment.status = PaymentStatus::Voided;
                 payment.in_flight = None;
@@ -138,6 +139,11 @@ impl Fold for Payment {
 }
 
 impl Payment {
+    /// The order whose checkout it belongs to; `None` for a free payment, whatever order that names.
+    pub fn checkout_of(&self) -> Option<OrderId> {
+        self.order_id.filter(|order| order.payment() == self.payment_id)
+    }
+
     fn refund_opened(&mut self) {
         self.refunds_in_flight += 1;
         self.in_flight = Some(InFlight::Refund);

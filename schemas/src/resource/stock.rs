@@ -33,7 +33,15 @@ impl Fold for Stock {
             Some(stock) => stock,
             None => {
                 let Some(Subject::Stock(location_id, sku)) = Subject::of(&meta.stream) else { return None };
-                Self { location_id, sku, on_hand: 0, reserved: 0, available: 0, version: 0, updated_at: meta.recorded_at }
+                Self {
+                    location_id,
+                    sku,
+                    on_hand: 0,
+                    reserved: 0,
+                    available: 0,
+                    version: 0,
+                    updated_at: meta.recorded_at,
+                }
             }
         };
         stock.version = meta.version.0;
