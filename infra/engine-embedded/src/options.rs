@@ -1,0 +1,179 @@
+//! What to open and what opening found. Opening never guesses: a torn end is cut and reported, everything else that is
+//! not as it was written is a fault with its file and byte, and nothing on disk is touched before that is decided.
+
+use std::collections::BTreeMap;
+use std::fmt;
+use std::io;
+use std::path::PathBuf;
+use std::sync::Arc;
+use std::time::Duration;
+
+use engine::log::RECORD_BYTES_MAX;
+use engine::position::{Offset, Partition};
+use engine::record::Genesis;
+
+use crate::disk::{Disk, RealDisk};
+use crate::layout::GROUP_BODY_BYTES_LIMIT;
+
+/// How long the writer waits after a group before it seals it with an empty one.
+pub(crate) const SEAL_AFTER: Duration = Duration::from_millis(50);
+/// Most bytes that may wait for the writer. Shards bound what they have in flight far below; reaching this means that
+/// somebody does not, and the record is delivered as unknown.
+pub(crate) const QUEUE_BYTES_MAX: usize = 1 << 30;
+/// Most bytes of groups kept in memory for readers at the end of the log.
+pub(crate) const TAIL_BYTES_MAX: usize = 8 << 20;
+/// Most records kept in memory for readers at the end of the log.
+pub(crate) const TAIL_RECORDS_MAX: usize = 64 << 10;
+/// Most bytes of verified blocks kept for readers.
+pub(crate) const BLOCK_CACHE_BYTES_MAX: usize = 16 << 20;
+/// Most bytes of indexes of sealed segments kept for readers.
+pub(crate) const INDEX_CACHE_BYTES_MAX: usize = 8 << 20;
+/// Most bytes of headers of sealed segments kept for readers.
+pub(crate) const HEADER_CACHE_BYTES_MAX: usize = 4 << 20;
+
+/// How to open a log.
+#[derive(Clone)]
+pub struct Options {
+    /// What to found if the directory is empty; without it an empty directory is refused. Of no meaning where there is
+    /// a log already.
+    pub genesis: Option<Genesis>,
+    /// Bytes of the first segment: small, so that a new log is there at once.
+    pub segment_bytes_first: u64,
+    /// Bytes of every later segment, made in the background.
+    pub segment_bytes: u64,
+    /// Most bytes of records flushed together, 16 KiB to 8 MiB. A single record may be larger.
+    pub group_bytes_max: usize,
+    /// About how many bytes of a segment lie between two entries of its index: the unit of reading and verifying.
+    pub block_bytes: u64,
+    /// What stores elsewhere have folded, as the offset each would read next. A log that ends before is not cut further
+    /// but refused: its missing end was durable once.
+    pub known_durable: BTreeMap<Partition, Offset>,
+    /// The disk to write on.
+    pub disk: Arc<dyn Disk>,
+}
+
+impl Options {
+    /// For the log that is there.
+    pub fn existing() -> Self {
+        Self {
+            genesis: None,
+            segment_bytes_first: 8 << 20,
+            segment_bytes: 64 << 20,
+            group_bytes_max: 1 << 20,
+            block_bytes: 64 << 10,
+            known_durable: BTreeMap::new(),
+            disk: Arc::new(RealDisk),
+        }
+    }
+
+    /// For the log that is there, or a new one.
+    pub fn or_found(genesis: Genesis) -> Self {
+        Self { genesis: Some(genesis), ..Self::existing() }
+    }
+
+    pub(crate) fn group_bytes_max(&self) -> usize {
+        let _: () = assert!(RECORD_BYTES_MAX * 2 < GROUP_BODY_BYTES_LIMIT);
+        self.group_bytes_max.clamp(16 << 10, 8 << 20)
+    }
+}
+
+impl fmt::Debug for Options {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        // Not the genesis: it holds the fingerprint key.
+        f.debug_struct("Options")
+            .field("founds", &self.genesis.is_some())
+            .field("segment_bytes_first", &self.segment_bytes_first)
+            .field("segment_bytes", &self.segment_bytes)
+            .field("group_bytes_max", &self.group_bytes_max)
+            .field("block_bytes", &self.block_bytes)
+            .field("known_durable", &self.known_durable)
+            .finish_non_exhaustive()
+    }
+}
+
+/// What opening found and did.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct OpenReport {
+    /// Whether the log was founded just now.
+    pub founded: bool,
+    /// How many segments there are.
+    pub segments: u64,
+    /// How many bytes were read to find the end; bounded by a segment, however large the log.
+    pub bytes_scanned: u64,
+    /// Whether the log was closed, or idle, before it was opened: nothing was in flight.
+    pub sealed: bool,
+    /// What was cut off the end.
+    pub torn: Option<TornTail>,
+    /// How long it took.
+    pub took: Duration,
+}
+
+/// A group at the end of the log that was only partly written, and so was never acknowledged. It is overwritten with
+/// zeros.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct TornTail {
+    /// The segment it was in.
+    pub file: PathBuf,
+    /// The byte it started at.
+    pub offset: u64,
+    /// How many bytes of it there were.
+    pub bytes: u64,
+}
+
+/// Why a log cannot be opened.
+#[derive(Debug, thiserror::Error)]
+pub enum OpenFault {
+    /// Another process has it.
+    #[error("the log in {directory} is in use by process {pid}")]
+    InUse {
+        /// Where.
+        directory: PathBuf,
+        /// Which process, as it wrote it down.
+        pid: String,
+    },
+    /// There is no log, and none was to be founded.
+    #[error("there is no log in {directory}")]
+    Absent {
+        /// Where.
+        directory: PathBuf,
+    },
+    /// Written by a newer version of this program.
+    #[error("{file} needs a newer version of this program: {what}")]
+    TooNew {
+        /// Which file.
+        file: PathBuf,
+        /// What in it is newer.
+        what: String,
+    },
+    /// What was durable is not as it was written, or is gone.
+    #[error("the log is damaged in {file} at byte {offset}: {what}")]
+    Damaged {
+        /// Which file.
+        file: PathBuf,
+        /// The first byte of what is damaged.
+        offset: u64,
+        /// What is wrong there.
+        what: String,
+    },
+    /// The log is whole but ends before what a store has folded already: it is an older copy, or another log.
+    #[error("partition {partition} ends at offset {end}, but a store has folded it up to {required}")]
+    Behind {
+        /// Which partition.
+        partition: Partition,
+        /// Where it ends.
+        end: Offset,
+        /// Where it should at least.
+        required: Offset,
+    },
+    /// The disk failed, or the operating system refused.
+    #[error("cannot {doing} {file}")]
+    Disk {
+        /// What was tried.
+        doing: &'static str,
+        /// On what.
+        file: PathBuf,
+        /// What it said.
+        #[source]
+        source: io::Error,
+    },
+}
