@@ -23,4 +23,4 @@ mod world;
 pub use given::{Given, Then, given};
 pub use history::{Folded, History, START, history};
 pub use rows::{Rows, rows};
-pub use world::{Fault, NotRecorded, Outside, World, breaks_every_step, repeats_every_step};
+pub use world::{Fault, NotRecorded, Outside, Owed, World, breaks_every_step, repeats_every_step};

@@ -683,3 +683,22 @@ fn a_command_for_another_partition_is_never_decided() {
         .expect("another partition");
     Bench::new().submit(1, envelope(1, BankCommand::Open(elsewhere)));
 }
+
+#[test]
+fn a_record_that_overtook_another_ends_the_term_without_alarm() {
+    for reported in [Some(Offset(2)), None] {
+        let mut bench = Bench::new();
+        bench.submit(1, envelope(1, BankCommand::Open(name(1))));
+        bench.submit(2, envelope(2, BankCommand::Open(name(2))));
+        let (first, one) = bench.handed.pop_front().expect("a record");
+        let (second, two) = bench.handed.pop_front().expect("a record");
+        bench.log.extend([two, one]);
+        bench.feed(Input::Delivered(vec![Delivery { tag: first, result: Ok(Some(Offset(3))) }]));
+        assert!(matches!(bench.next(), Effect::ReadBack(Offset(2))));
+        bench.feed(Input::Delivered(vec![Delivery { tag: second, result: Ok(reported) }]));
+        bench.give_back(Offset(2));
+        let stepped_down = bench.stepped_down();
+        assert_eq!(stepped_down.why, StepDown::Unknown);
+        assert_eq!(tickets(&stepped_down.unresolved), [1, 2]);
+    }
+}

@@ -62,6 +62,16 @@ struct Answered {
     outcome: Outcome,
 }
 
+/// A stream and what it owes.
+pub type Owed<R> = (StreamName, Agenda<<R as Decider>::Command, <R as Reactor>::Call>);
+
+/// An errand that lands once this many steps have been made.
+struct Late<R: Reactor> {
+    step: u64,
+    stream: StreamName,
+    errand: Pending<R::Command, R::Call>,
+}
+
 /// One process with an endless memory, and what is outside.
 pub struct World<R: Reactor, O: Outside<R>> {
     folded: Folded<R>,
@@ -75,8 +85,8 @@ pub struct World<R: Reactor, O: Outside<R>> {
     faults: BTreeMap<u64, Fault>,
     /// Not to be tried before.
     retry_at: BTreeMap<CommandId, Timestamp>,
-    /// After this step it lands: the errand, and whose.
-    late: Vec<(u64, StreamName, Pending<R::Command, R::Call>)>,
+    /// What seemed to fail and will land.
+    late: Vec<Late<R>>,
     /// Timers by id: each fires once.
     fired: BTreeSet<CommandId>,
     trace: Vec<String>,
@@ -141,7 +151,7 @@ impl<R: Reactor, O: Outside<R>> World<R, O> {
     }
 
     /// Streams that owe something, with what they owe. Timers count.
-    pub fn owing(&self) -> Vec<(StreamName, Agenda<R::Command, R::Call>)> {
+    pub fn owing(&self) -> Vec<Owed<R>> {
         let reactor = self.folded.decider();
         (self.folded.streams())
             .map(|(name, version, state)| (name.clone(), reactor.react(name, version, state)))
@@ -213,7 +223,7 @@ impl<R: Reactor, O: Outside<R>> World<R, O> {
         let first = self.steps;
         loop {
             assert!(self.steps - first < STEPS_MAX, "never comes to rest; it owes {:?}", self.owing());
-            if let Some(index) = self.late.iter().position(|(after, ..)| *after <= self.steps) {
+            if let Some(index) = self.late.iter().position(|late| late.step <= self.steps) {
                 self.land(index);
                 continue;
             }
@@ -296,15 +306,16 @@ impl<R: Reactor, O: Outside<R>> World<R, O> {
             }
             Some(Fault::LandsLate(tries)) => {
                 self.hear_nothing(stream, &pending);
-                self.late.push((self.steps.saturating_add(tries), stream.clone(), pending));
+                let step = self.steps.saturating_add(tries);
+                self.late.push(Late { step, stream: stream.clone(), errand: pending });
             }
         }
     }
 
     fn land(&mut self, index: usize) {
-        let (_, stream, pending) = self.late.remove(index);
-        self.trace.push(format!("late: {stream} had asked {:?} as {}", pending.ask, pending.id));
-        self.carry_out(&stream, &pending);
+        let Late { stream, errand, .. } = self.late.remove(index);
+        self.trace.push(format!("late: {stream} had asked {:?} as {}", errand.ask, errand.id));
+        self.carry_out(&stream, &errand);
     }
 
     fn carry_out(&mut self, stream: &StreamName, pending: &Pending<R::Command, R::Call>) -> Heard<R::Returned> {

@@ -10,13 +10,15 @@ use crate::decider::Decider;
 use crate::fold::Verdict;
 use crate::log::{AppendError, Delivery, Stored};
 use crate::message::{Answer, CommandId, Decided, Envelope, NoAnswer};
-use crate::position::{Offset, Position, Seq, Version};
+use crate::position::{Checkpoint, Offset, Position, Seq, Version};
 use crate::record::{Body, Commit, Header, Kind, Record};
 use crate::stream::Tenant;
 
 /// A record handed to the log.
 pub(super) struct InFlight<D: Decider> {
     header: Header,
+    /// The fold's end when it was handed over: it can only lie from there on.
+    lies_from: Offset,
     /// Where the log says it is, once it says that it is durable.
     delivered: Option<Option<Offset>>,
     what: What<D>,
@@ -109,7 +111,8 @@ impl<D: Decider> Turn<'_, D> {
         self.term.next_seq = Seq(header.seq.0 + 1);
         // Handed to the log after these were asked and judged, so its effect proves that they were judged in the term.
         let after = std::mem::take(&mut self.term.waiting);
-        self.term.in_flight.push_back(InFlight { header, delivered: None, what, after });
+        let lies_from = self.term.checkpoint.next_offset;
+        self.term.in_flight.push_back(InFlight { header, lies_from, delivered: None, what, after });
         self.effects.push(Effect::Append(tag(header.epoch, header.seq.0), bytes));
     }
 
@@ -146,7 +149,7 @@ impl<D: Decider> Turn<'_, D> {
     fn settle(&mut self) -> Result<(), End> {
         while self.term.reading_back_to.is_none() {
             let Some(front) = self.term.in_flight.front() else { break };
-            let (Some(reported), header) = (front.delivered, front.header) else { break };
+            let (Some(reported), header, lies_from) = (front.delivered, front.header, front.lies_from) else { break };
             let expected = self.term.checkpoint.next_offset;
             match reported {
                 Some(offset) if offset == expected => {
@@ -154,9 +157,12 @@ impl<D: Decider> Turn<'_, D> {
                     assert_eq!(verdict, Verdict::Effective, "a contiguous record of the open term counts");
                     self.confirm(offset)?;
                 }
-                Some(offset) if offset < expected => {
-                    return Err(damaged(format!("the log reports offset {offset} after {expected} was reached")));
+                // Durable where there was something else already: what was acknowledged may be gone as well.
+                Some(offset) if offset < lies_from => {
+                    return Err(damaged(format!("the log reports offset {offset} after {lies_from} was reached")));
                 }
+                // Met and ignored while reading back: it overtook the one before it.
+                Some(offset) if offset < expected => return Err(End::Open(StepDown::Unknown)),
                 Some(_) | None => {
                     self.term.reading_back_to = Some(header.seq);
                     self.effects.push(Effect::ReadBack(expected));
@@ -182,6 +188,11 @@ impl<D: Decider> Turn<'_, D> {
             }
             let header = Header::decode(&bytes).map_err(|error| damaged(format!("at offset {offset}: {error}")))?;
             if self.term.checkpoint.accept(&header) == Verdict::Ignored {
+                let Checkpoint { epoch, nonce, next_seq, .. } = self.term.checkpoint;
+                if (header.epoch, header.nonce) == (epoch, nonce) && header.seq > next_seq {
+                    // It overtook one that is not there: it will never count, and the log calls it durable.
+                    return Err(End::Open(StepDown::Unknown));
+                }
                 continue;
             }
             if header.kind == Kind::Claim {
