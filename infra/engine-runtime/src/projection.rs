@@ -2,17 +2,27 @@
 //! checkpoints together. Woken by the log, never polling. What it cannot fold it parks by stream, visibly, and goes on
 //! with the others. It has no way to issue a command.
 
+mod folder;
+mod rows;
+mod worker;
+
+use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::Duration;
 
 use engine::log::Log;
 use engine::ports::Clock;
-use engine::position::{Offset, Partition, Positions, Version};
+use engine::position::{Offset, Partition, Position, Positions, Version};
 use engine::read_store::{ReadStore, StoreFault};
 use engine::record::Genesis;
-use engine::stream::{StreamName, Tenant};
+use engine::stream::{StreamId, StreamName, Tenant};
 use engine::view::{Column, ColumnKind, Table, View};
+use parking_lot::RwLock;
 use serde::{Deserialize, Serialize};
+use tokio::sync::watch;
+use tokio_util::sync::CancellationToken;
+
+use self::worker::Worker;
 
 /// Where parked streams are kept. The read store of a projection must have this table beside those of its view.
 pub const PARKED_TABLE: Table =
@@ -73,9 +83,12 @@ pub enum ProjectionFault {
         /// The log's end.
         log: Offset,
     },
-    /// The log cannot be read.
+    /// The log cannot be read, or holds what this program does not understand.
     #[error("the log cannot be read: {0}")]
     Log(String),
+    /// The runner itself went wrong.
+    #[error("the projection went wrong: {0}")]
+    Wrong(String),
 }
 
 /// How a projection stands.
@@ -99,12 +112,37 @@ pub struct Behind {
     pub at: Positions,
 }
 
-/// A running projection. Clones are the same projection.
+/// A running projection. Clones are the same projection; it ends, after the running commit, when the last is dropped.
 #[derive(Clone)]
-pub struct Projection {}
+pub struct Projection {
+    following: Arc<Following>,
+}
+
+/// Held by projections only, not by the task.
+struct Following {
+    published: Arc<Published>,
+    stop: CancellationToken,
+}
+
+impl Drop for Following {
+    fn drop(&mut self) {
+        self.stop.cancel();
+    }
+}
+
+/// What the task tells.
+struct Published {
+    /// Each partition's next offset.
+    watermark: watch::Sender<Vec<Offset>>,
+    status: watch::Sender<ProjectionStatus>,
+    parked: RwLock<BTreeMap<StreamId, Parked>>,
+}
 
 impl Projection {
     /// Opens the store, refuses one of another log or ahead of its log, tries parked streams again, and follows.
+    ///
+    /// # Errors
+    /// If the store or the log cannot be used; nothing is left running then.
     pub async fn start<V: View>(
         log: Arc<dyn Log>,
         genesis: &Genesis,
@@ -113,39 +151,85 @@ impl Projection {
         clock: Arc<dyn Clock>,
         options: ProjectionOptions,
     ) -> Result<Self, ProjectionFault> {
-        let _ = (log, genesis, view, store, clock, options);
-        unimplemented!("being laid")
+        let published = Arc::new(Published {
+            watermark: watch::channel(vec![Offset(0); usize::from(genesis.partitions)]).0,
+            status: watch::channel(ProjectionStatus::Running).0,
+            parked: RwLock::new(BTreeMap::new()),
+        });
+        let stop = CancellationToken::new();
+        let following = Arc::new(Following { published: published.clone(), stop: stop.clone() });
+        let worker = Worker::open(log, genesis, view, store, clock, options, published, stop).await?;
+        tokio::spawn(worker.run());
+        Ok(Self { following })
     }
 
     /// Each partition's next offset: all records before are in the rows.
     pub fn watermark(&self) -> Vec<Offset> {
-        unimplemented!("being laid")
+        self.following.published.watermark.borrow().clone()
     }
 
     /// Waits until all these records are in the rows.
+    ///
+    /// # Errors
+    /// If they are not within this time, or the projection ended; how far it is.
     pub async fn wait_for(&self, positions: &Positions, within: Duration) -> Result<(), Behind> {
-        let _ = (positions, within);
-        unimplemented!("being laid")
+        let reached = |watermark: &Vec<Offset>| {
+            positions.iter().all(|position| {
+                let folded = watermark.get(usize::from(position.partition.0));
+                folded.is_some_and(|next| *next > position.offset)
+            })
+        };
+        if reached(&self.following.published.watermark.borrow()) {
+            return Ok(());
+        }
+        let mut watermark = self.following.published.watermark.subscribe();
+        let mut status = self.following.published.status.subscribe();
+        let over =
+            |status: &ProjectionStatus| matches!(status, ProjectionStatus::Stopped | ProjectionStatus::Failed(_));
+        let in_time = tokio::time::timeout(within, async {
+            tokio::select! {
+                biased;
+                waited = watermark.wait_for(|at| reached(at)) => waited.is_ok(),
+                _ = status.wait_for(over) => false,
+            }
+        });
+        if in_time.await.unwrap_or(false) { Ok(()) } else { Err(Behind { at: self.at() }) }
+    }
+
+    /// The furthest folded record of each partition.
+    fn at(&self) -> Positions {
+        let mut positions = Positions::default();
+        for (partition, next) in (0..).map(Partition).zip(self.watermark()) {
+            if let Some(offset) = next.0.checked_sub(1).map(Offset) {
+                positions.reach(Position { partition, offset });
+            }
+        }
+        positions
     }
 
     /// The streams set aside.
     pub fn parked(&self) -> Vec<Parked> {
-        unimplemented!("being laid")
+        self.following.published.parked.read().values().cloned().collect()
     }
 
     /// Whether this stream is set aside: its rows are stale.
     pub fn is_parked(&self, tenant: &Tenant, stream: &StreamName) -> bool {
-        let _ = (tenant, stream);
-        unimplemented!("being laid")
+        let parked = self.following.published.parked.read();
+        !parked.is_empty() && parked.contains_key(&StreamId { tenant: tenant.clone(), name: stream.clone() })
     }
 
     /// How it stands.
     pub fn status(&self) -> ProjectionStatus {
-        unimplemented!("being laid")
+        self.following.published.status.borrow().clone()
     }
 
-    /// Ends after the running commit.
+    /// Ends after the running commit, and waits for that.
     pub async fn stop(&self) {
-        unimplemented!("being laid")
+        self.following.stop.cancel();
+        let mut status = self.following.published.status.subscribe();
+        let over =
+            |status: &ProjectionStatus| matches!(status, ProjectionStatus::Stopped | ProjectionStatus::Failed(_));
+        // The sender lives as long as this projection.
+        let _ = status.wait_for(over).await;
     }
 }

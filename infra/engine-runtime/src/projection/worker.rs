@@ -1,0 +1,413 @@
+//! The task of a projection: it waits for the log to grow, has the folder read and fold, and commits. Whatever may wait
+//! for a disk runs in tasks of its own that are never cut off.
+
+use std::collections::BTreeMap;
+use std::panic::AssertUnwindSafe;
+use std::sync::Arc;
+use std::time::Duration;
+
+use engine::log::{Log, WakerGuard};
+use engine::ports::Clock;
+use engine::position::{Checkpoint, LogId, Offset, Partition};
+use engine::read_store::{Batch, Query, ReadStore, StoreFault};
+use engine::record::Genesis;
+use engine::stream::StreamId;
+use engine::view::{Row, RowKey, View};
+use futures::FutureExt;
+use metrics::{Counter, Gauge, counter, gauge};
+use tokio::sync::Notify;
+use tokio_util::sync::CancellationToken;
+use tracing::{error, info, warn};
+
+use super::folder::{Folder, ParkedDoc, Step};
+use super::{PARKED_TABLE, ProjectionFault, ProjectionOptions, ProjectionStatus, Published};
+
+/// First wait after the store did not answer; doubles.
+const BACK_OFF_FIRST: Duration = Duration::from_millis(50);
+/// Longest such wait.
+const BACK_OFF_MAX: Duration = Duration::from_secs(5);
+/// Records without rows after which checkpoints are committed all the same, so that a restart reads little again.
+const UNCOMMITTED_MAX: u64 = 10_000;
+/// Parked streams read at once.
+const PARKED_PAGE: u32 = 1_000;
+
+pub(super) struct Worker<V: View> {
+    log: Arc<dyn Log>,
+    log_id: LogId,
+    store: Arc<dyn ReadStore>,
+    clock: Arc<dyn Clock>,
+    published: Arc<Published>,
+    stop: CancellationToken,
+    woken: Arc<Notify>,
+    _waker: WakerGuard,
+    /// `None` only while it is lent to a blocking task.
+    folder: Option<Folder<V>>,
+    gauges: Gauges,
+}
+
+struct Gauges {
+    lag_events: Gauge,
+    lag_seconds: Gauge,
+    parked: Gauge,
+    events: Counter,
+    commits: Counter,
+}
+
+/// Why the worker does not go on.
+enum End {
+    Asked,
+    Fault(ProjectionFault),
+}
+
+impl<V: View> Worker<V> {
+    #[expect(clippy::too_many_arguments, reason = "called from one place, which has them as arguments itself")]
+    pub(super) async fn open(
+        log: Arc<dyn Log>,
+        genesis: &Genesis,
+        view: Arc<V>,
+        store: Arc<dyn ReadStore>,
+        clock: Arc<dyn Clock>,
+        options: ProjectionOptions,
+        published: Arc<Published>,
+        stop: CancellationToken,
+    ) -> Result<Self, ProjectionFault> {
+        let log_id = genesis.log;
+        let opening = store.clone();
+        let checkpoints = spawned(async move { opening.open(log_id).await }).await.map_err(store_fault)?;
+        let mut committed = vec![None; usize::from(genesis.partitions)];
+        for (partition, checkpoint) in checkpoints {
+            let end = if partition.0 < genesis.partitions { log.end(partition) } else { Offset(0) };
+            if checkpoint.next_offset > end {
+                return Err(ProjectionFault::AheadOfLog { partition, store: checkpoint.next_offset, log: end });
+            }
+            if let Some(slot) = committed.get_mut(usize::from(partition.0)) {
+                *slot = Some(checkpoint);
+            }
+        }
+        let parked = read_parked(&store).await?;
+        let woken = Arc::new(Notify::new());
+        let waking = woken.clone();
+        let name = options.name;
+        let gauges = Gauges {
+            lag_events: gauge!("docket_projection_lag_events", "projection" => name),
+            lag_seconds: gauge!("docket_projection_lag_seconds", "projection" => name),
+            parked: gauge!("docket_projection_parked", "projection" => name),
+            events: counter!("docket_projection_events_total", "projection" => name),
+            commits: counter!("docket_projection_commits_total", "projection" => name),
+        };
+        let waker = log.on_append(Arc::new(move || waking.notify_one()));
+        let folder = Folder::new(view, options, committed, parked);
+        let worker =
+            Self { log, log_id, store, clock, published, stop, woken, _waker: waker, folder: Some(folder), gauges };
+        worker.publish_parked();
+        worker.publish();
+        Ok(worker)
+    }
+
+    pub(super) async fn run(mut self) {
+        let end = AssertUnwindSafe(self.follow()).catch_unwind().await;
+        let status = match end {
+            Ok(End::Asked) => ProjectionStatus::Stopped,
+            Ok(End::Fault(fault)) => ProjectionStatus::Failed(fault),
+            Err(panic) => ProjectionStatus::Failed(ProjectionFault::Wrong(crate::panic_text(panic.as_ref()))),
+        };
+        if let ProjectionStatus::Failed(fault) = &status {
+            error!(fault.code = "projection-stopped", error = %crate::chain(fault), "a projection has stopped");
+        }
+        self.published.status.send_replace(status);
+    }
+
+    async fn follow(&mut self) -> End {
+        if let Err(end) = self.retry_parked().await {
+            return end;
+        }
+        loop {
+            if self.stop.is_cancelled() {
+                return self.leave().await;
+            }
+            let worked = match self.batch().await {
+                Ok(worked) => worked,
+                Err(end) => return end,
+            };
+            if !worked {
+                tokio::select! {
+                    biased;
+                    () = self.stop.cancelled() => {}
+                    () = self.woken.notified() => {}
+                }
+            }
+        }
+    }
+
+    /// Lends the folder to a thread that may wait.
+    async fn fold<T: Send + 'static>(
+        &mut self,
+        work: impl FnOnce(&mut Folder<V>, &dyn Log) -> T + Send + 'static,
+    ) -> Result<T, End> {
+        let wrong = || End::Fault(ProjectionFault::Wrong("its folder is gone".to_owned()));
+        let mut folder = self.folder.take().ok_or_else(wrong)?;
+        let log = self.log.clone();
+        let done = tokio::task::spawn_blocking(move || {
+            let result = work(&mut folder, log.as_ref());
+            (folder, result)
+        });
+        let (folder, result) = done.await.map_err(|_| wrong())?;
+        self.folder = Some(folder);
+        Ok(result)
+    }
+
+    fn folder(&mut self) -> &mut Folder<V> {
+        self.folder.as_mut().expect("lent only within `fold`, which puts it back or ends the worker")
+    }
+
+    /// Folds and commits what is there, at most one batch. False if there was nothing.
+    async fn batch(&mut self) -> Result<bool, End> {
+        let step = self.fold(|folder, log| folder.gather(log)).await?.map_err(log_fault)?;
+        if !self.load_and_fold(step).await? {
+            self.report_lag();
+            return Ok(false);
+        }
+        let events = self.folder().events();
+        let stored = match self.folder().batch() {
+            Some(batch) => {
+                self.commit(batch).await?;
+                self.gauges.commits.increment(1);
+                true
+            }
+            None => false,
+        };
+        if self.folder().done(stored) {
+            self.publish_parked();
+        }
+        self.gauges.events.increment(events as u64);
+        let uncommitted = {
+            let folder = self.folder();
+            let committed = folder.committed.iter().map(|committed| committed.unwrap_or_default().next_offset.0);
+            folder.at.iter().zip(committed).map(|(at, committed)| at.next_offset.0 - committed).sum::<u64>()
+        };
+        if uncommitted > UNCOMMITTED_MAX {
+            self.commit_checkpoints().await?;
+        }
+        self.publish();
+        self.report_lag();
+        Ok(true)
+    }
+
+    /// Follows the folder's steps until it has folded. False if there was nothing.
+    async fn load_and_fold(&mut self, mut step: Step) -> Result<bool, End> {
+        loop {
+            match step {
+                Step::Idle => return Ok(false),
+                Step::Folded => return Ok(true),
+                Step::Load(keys) => {
+                    let found = self.load(keys.clone()).await?;
+                    step = self.fold(move |folder, _| folder.supply(keys, found)).await?;
+                }
+            }
+        }
+    }
+
+    async fn load(&mut self, keys: Vec<RowKey>) -> Result<BTreeMap<RowKey, Row>, End> {
+        let mut wait = BACK_OFF_FIRST;
+        loop {
+            let (store, asked) = (self.store.clone(), keys.clone());
+            match spawned(async move { store.load(asked).await }).await {
+                Ok(found) => {
+                    self.running();
+                    return Ok(found);
+                }
+                Err(StoreFault::Unavailable(why)) => self.back_off(&mut wait, why.to_string()).await?,
+                Err(fault) => return Err(End::Fault(store_fault(fault))),
+            }
+        }
+    }
+
+    async fn commit_checkpoints(&mut self) -> Result<(), End> {
+        let batch = {
+            let folder = self.folder();
+            folder.checkpoints(&folder.at)
+        };
+        if !batch.checkpoints.is_empty() {
+            self.commit(batch).await?;
+            self.folder().all_committed();
+        }
+        Ok(())
+    }
+
+    /// Commits, again and again while the store does not answer. A commit whose answer was lost may have been done: then
+    /// the next try is fenced by our own, which the checkpoints tell.
+    async fn commit(&mut self, batch: Batch) -> Result<(), End> {
+        let mut wait = BACK_OFF_FIRST;
+        let mut in_doubt = false;
+        loop {
+            let (store, trying) = (self.store.clone(), batch.clone());
+            match spawned(async move { store.commit(trying).await }).await {
+                Ok(()) => {
+                    self.running();
+                    return Ok(());
+                }
+                Err(StoreFault::Unavailable(why)) => {
+                    in_doubt = true;
+                    self.back_off(&mut wait, why.to_string()).await?;
+                }
+                Err(StoreFault::Fenced(partition)) => {
+                    let moved = batch.checkpoints.iter().any(|(_, from, to)| from.as_ref() != Some(to));
+                    if in_doubt && moved && self.is_committed(&batch).await? {
+                        self.running();
+                        return Ok(());
+                    }
+                    return Err(End::Fault(store_fault(StoreFault::Fenced(partition))));
+                }
+                Err(fault) => return Err(End::Fault(store_fault(fault))),
+            }
+        }
+    }
+
+    async fn is_committed(&mut self, batch: &Batch) -> Result<bool, End> {
+        let mut wait = BACK_OFF_FIRST;
+        loop {
+            let (store, log_id) = (self.store.clone(), self.log_id);
+            match spawned(async move { store.open(log_id).await }).await {
+                Ok(found) => return Ok(batch.checkpoints.iter().all(|(at, _, to)| found.get(at) == Some(to))),
+                Err(StoreFault::Unavailable(why)) => self.back_off(&mut wait, why.to_string()).await?,
+                Err(fault) => return Err(End::Fault(store_fault(fault))),
+            }
+        }
+    }
+
+    async fn back_off(&mut self, wait: &mut Duration, why: String) -> Result<(), End> {
+        warn!(projection.wait_ms = wait.as_millis() as u64, error = %why, "the read store does not answer");
+        self.published.status.send_replace(ProjectionStatus::Waiting(why));
+        self.report_lag();
+        let stop = self.stop.clone();
+        tokio::select! {
+            biased;
+            () = stop.cancelled() => return Err(End::Asked),
+            () = tokio::time::sleep(*wait) => {}
+        }
+        *wait = (*wait * 2).min(BACK_OFF_MAX);
+        Ok(())
+    }
+
+    fn running(&self) {
+        self.published.status.send_if_modified(|status| {
+            let waited = matches!(status, ProjectionStatus::Waiting(_));
+            if waited {
+                *status = ProjectionStatus::Running;
+            }
+            waited
+        });
+    }
+
+    /// Tries what was parked again, once per start: a fixed view or a new upcaster may take it now.
+    async fn retry_parked(&mut self) -> Result<(), End> {
+        let partitions = u16::try_from(self.folder().at.len()).unwrap_or(u16::MAX);
+        for partition in (0..partitions).map(Partition) {
+            let Some(mut retry) = self.folder().begin_retry(partition) else { continue };
+            loop {
+                if self.stop.is_cancelled() {
+                    return Err(End::Asked);
+                }
+                let (step, lent) = self
+                    .fold(move |folder, log| {
+                        let step = folder.gather_retry(log, &retry);
+                        (step, retry)
+                    })
+                    .await?;
+                retry = lent;
+                self.load_and_fold(step.map_err(log_fault)?).await?;
+                let batch = self.folder().batch_retry(&mut retry);
+                self.commit(batch).await?;
+                if !self.folder().done_retry(&retry) {
+                    break;
+                }
+            }
+        }
+        self.publish_parked();
+        Ok(())
+    }
+
+    /// Leaves the store where the fold is.
+    async fn leave(&mut self) -> End {
+        match self.commit_checkpoints().await {
+            Ok(()) => End::Asked,
+            Err(end) => end,
+        }
+    }
+
+    fn publish(&self) {
+        let Some(folder) = &self.folder else { return };
+        let at = folder.at.iter().map(|checkpoint: &Checkpoint| checkpoint.next_offset).collect();
+        self.published.watermark.send_replace(at);
+    }
+
+    fn publish_parked(&self) {
+        let Some(folder) = &self.folder else { return };
+        let parked: BTreeMap<_, _> =
+            folder.parked.iter().map(|(stream, doc)| (stream.clone(), doc.parked.clone())).collect();
+        self.gauges.parked.set(parked.len() as f64);
+        if !parked.is_empty() {
+            info!(projection.parked = parked.len(), "streams are set aside");
+        }
+        *self.published.parked.write() = parked;
+    }
+
+    fn report_lag(&self) {
+        let Some(folder) = &self.folder else { return };
+        let behind =
+            |(partition, at): (Partition, &Checkpoint)| self.log.end(partition).0.saturating_sub(at.next_offset.0);
+        let lag: u64 = (0..).map(Partition).zip(&folder.at).map(behind).sum();
+        self.gauges.lag_events.set(lag as f64);
+        let seconds = match folder.recorded_at {
+            Some(recorded_at) if lag > 0 => self.clock.now().micros_since(recorded_at) as f64 / 1e6,
+            _ => 0.0,
+        };
+        self.gauges.lag_seconds.set(seconds);
+    }
+}
+
+/// Runs a store's future to its end, whatever becomes of the caller.
+async fn spawned<T: Send + 'static>(
+    work: impl Future<Output = Result<T, StoreFault>> + Send + 'static,
+) -> Result<T, StoreFault> {
+    match tokio::spawn(work).await {
+        Ok(done) => done,
+        Err(cut) => Err(StoreFault::Damaged(format!("its task ended: {cut}"))),
+    }
+}
+
+async fn read_parked(store: &Arc<dyn ReadStore>) -> Result<BTreeMap<StreamId, ParkedDoc>, ProjectionFault> {
+    let mut parked = BTreeMap::new();
+    let mut after = None;
+    loop {
+        let query = Query {
+            table: PARKED_TABLE.name,
+            filters: Vec::new(),
+            sort: None,
+            descending: false,
+            after,
+            limit: PARKED_PAGE,
+        };
+        let reading = store.clone();
+        let page = spawned(async move { reading.list(query).await }).await.map_err(store_fault)?;
+        let full = page.len() == PARKED_PAGE as usize;
+        after = page.last().map(|(key, _)| (serde_json::Value::Null, key.clone()));
+        for (key, row) in page {
+            let doc = serde_json::from_value::<ParkedDoc>(row.doc);
+            let doc = doc.map_err(|why| store_fault(StoreFault::Damaged(format!("parked {key}: {why}"))))?;
+            let stream = StreamId { tenant: doc.parked.tenant.clone(), name: doc.parked.stream.clone() };
+            parked.insert(stream, doc);
+        }
+        if !full {
+            return Ok(parked);
+        }
+    }
+}
+
+fn store_fault(fault: StoreFault) -> ProjectionFault {
+    ProjectionFault::Store(Arc::new(fault))
+}
+
+fn log_fault(why: String) -> End {
+    End::Fault(ProjectionFault::Log(why))
+}
