@@ -5,7 +5,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
 use super::history::{Folded, START};
-use crate::decider::{Context, Decision, States, StreamState};
+use crate::decider::{Context, Decider, Decision, States, StreamState};
 use crate::message::{CommandId, FieldError, Fingerprint, Outcome};
 use crate::position::Position;
 use crate::saga::{Agenda, Ask, Heard, Pending, Reactor, Timer};
