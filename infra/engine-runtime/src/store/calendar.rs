@@ -19,8 +19,8 @@ use super::keys;
 const SLOT_MICROS: i64 = 600 * 1_000_000;
 /// Slots of a day.
 const SLOTS_A_DAY: i64 = 144;
-/// Running slots after which a day may be forgotten: seven days.
-pub(super) const SLOTS_REMEMBERED: u32 = 7 * 144;
+/// Running slots after which a day may be forgotten: seven days, and one more because the last has only begun.
+pub(super) const SLOTS_REMEMBERED: u32 = 7 * 144 + 1;
 /// How much a sender's clock may be ahead and its UUIDv7 still be judged by its own time: an hour. Beyond it a wrong
 /// clock somewhere would make everybody's ids look forgotten.
 const CLOCK_AHEAD_MICROS: i64 = 3_600 * 1_000_000;
