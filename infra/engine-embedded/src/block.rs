@@ -174,8 +174,9 @@ pub(crate) struct Rest {
 
 /// Looks at everything from `from` to the end of the file.
 pub(crate) fn inspect_rest(file: &File, header: &SegmentHeader, from: u64) -> Result<Rest, ReadFault> {
-    let zeros = vec![0; WINDOW_BYTES];
-    let mut chunk = vec![0; WINDOW_BYTES];
+    let window = usize::try_from(header.bytes - from).map_or(WINDOW_BYTES, |len| len.min(WINDOW_BYTES));
+    let zeros = vec![0; window];
+    let mut chunk = vec![0; window];
     let mut rest = Rest { written_end: from, group_at: None };
     let mut position = from;
     let mut candidates = Window::new(file, header.bytes);
@@ -235,7 +236,8 @@ impl<'a> Window<'a> {
         if position >= self.start && position + len as u64 <= have {
             return Ok(());
         }
-        self.bytes.resize(len.max(WINDOW_BYTES), 0);
+        let rest = usize::try_from(self.end.saturating_sub(position)).unwrap_or(usize::MAX);
+        self.bytes.resize(len.max(WINDOW_BYTES).min(rest), 0);
         let got = read_up_to(self.file, &mut self.bytes, position, self.end)?;
         self.bytes.truncate(got);
         self.start = position;

@@ -31,7 +31,7 @@ pub use crate::disk::{Disk, RealDisk};
 use crate::files::Lock;
 pub use crate::options::{OpenFault, OpenReport, Options, TornTail};
 use crate::spare::Spares;
-use crate::store::{Active, Store};
+use crate::store::{Active, Fault, Store};
 use crate::writer::{Hub, Measures, QueueAppender, TailBound, Writer};
 
 /// A log on local disk, open for one process.
@@ -72,10 +72,8 @@ impl EmbeddedLog {
             Active { header: Arc::clone(&header), file: Arc::clone(&file), index: recovered.index },
         ));
         let first = store.read(Partition(0), Offset(0), 1).map_err(|fault| match fault {
-            LogFault::Damaged { what, .. } => {
-                OpenFault::Damaged { file: files::segment_path(directory, 0), offset: 0, what }
-            }
-            LogFault::Unreadable(what) => disk_fault("read", directory, std::io::Error::other(what)),
+            Fault::Damaged { file, offset, what } => OpenFault::Damaged { file, offset, what },
+            Fault::Unreadable(what) => disk_fault("read", directory, std::io::Error::other(what)),
         })?;
         let first = first.into_iter().next().map(|stored| stored.bytes).unwrap_or_default();
         let genesis = recover::read_genesis(files::segment_path(directory, 0), &header, &first)?;
@@ -164,7 +162,7 @@ impl Log for EmbeddedLog {
     }
 
     fn read(&self, partition: Partition, from: Offset, bytes_max: usize) -> Result<Vec<Stored>, LogFault> {
-        self.store.read(partition, from, bytes_max)
+        self.store.read(partition, from, bytes_max).map_err(LogFault::from)
     }
 
     fn end(&self, partition: Partition) -> Offset {

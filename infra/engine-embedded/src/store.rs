@@ -35,6 +35,24 @@ pub(crate) struct Store {
     blocks: Cache<(u64, u64), Block>,
 }
 
+/// Why something cannot be read.
+#[derive(Debug)]
+pub(crate) enum Fault {
+    Damaged { file: PathBuf, offset: u64, what: String },
+    Unreadable(String),
+}
+
+impl From<Fault> for LogFault {
+    fn from(fault: Fault) -> Self {
+        match fault {
+            Fault::Damaged { file, offset, what } => {
+                Self::Damaged { place: format!("{} at byte {offset}", file.display()), what }
+            }
+            Fault::Unreadable(what) => Self::Unreadable(what),
+        }
+    }
+}
+
 /// The last records of a partition. Its end is the partition's durable end.
 struct Tail {
     first: u64,
@@ -97,9 +115,9 @@ impl Store {
         Offset(self.tails.get(usize::from(partition.0)).map_or(0, |tail| tail.read().end()))
     }
 
-    pub(crate) fn read(&self, partition: Partition, from: Offset, bytes_max: usize) -> Result<Vec<Stored>, LogFault> {
+    pub(crate) fn read(&self, partition: Partition, from: Offset, bytes_max: usize) -> Result<Vec<Stored>, Fault> {
         let Some(tail) = self.tails.get(usize::from(partition.0)) else {
-            return Err(LogFault::Unreadable(format!("there is no partition {partition}")));
+            return Err(Fault::Unreadable(format!("there is no partition {partition}")));
         };
         let (mut next, mut room, mut out) = (from.0, bytes_max, Vec::new());
         loop {
@@ -128,29 +146,29 @@ impl Store {
     }
 
     /// The verified block that holds a durable record.
-    fn block_of(&self, partition: u16, offset: u64) -> Result<Arc<Block>, LogFault> {
-        let gone = || LogFault::Damaged {
-            place: format!("partition {partition}, offset {offset}"),
-            what: "no segment has it".to_owned(),
+    fn block_of(&self, partition: u16, offset: u64) -> Result<Arc<Block>, Fault> {
+        let gone = |segment| {
+            let what = format!("offset {offset} of partition {partition} is not where the segments' headers say");
+            Fault::Damaged { file: segment_path(&self.directory, segment), offset: 0, what }
         };
         let (segment, file, place) = {
             let active = self.active.read();
             let segment = active.header.segment;
             if offset >= active.header.next_offsets[usize::from(partition)] {
-                let place = active.index.find(partition, offset).ok_or_else(gone)?;
+                let place = active.index.find(partition, offset).ok_or_else(|| gone(segment))?;
                 (segment, Arc::clone(&active.file), place)
             } else {
                 drop(active);
                 let segment = self.segment_of(partition, offset, segment)?;
                 let sealed = self.sealed(segment)?;
-                let place = sealed.index.find(partition, offset).ok_or_else(gone)?;
+                let place = sealed.index.find(partition, offset).ok_or_else(|| gone(segment))?;
                 (segment, Arc::clone(&sealed.file), BlockPlace { open: false, ..place })
             }
         };
         self.block(segment, &file, place)
     }
 
-    fn block(&self, segment: u64, file: &File, place: BlockPlace) -> Result<Arc<Block>, LogFault> {
+    fn block(&self, segment: u64, file: &File, place: BlockPlace) -> Result<Arc<Block>, Fault> {
         let (key, open) = ((segment, place.start), place.open);
         // The last block of the active segment still grows, so it is not kept; in memory is what it ends with.
         if !open && let Some(block) = self.blocks.get(key) {
@@ -165,7 +183,7 @@ impl Store {
     }
 
     /// The last of the segments before `active` that starts at or before the offset.
-    fn segment_of(&self, partition: u16, offset: u64, active: u64) -> Result<u64, LogFault> {
+    fn segment_of(&self, partition: u16, offset: u64, active: u64) -> Result<u64, Fault> {
         let (mut low, mut high) = (0, active);
         while low < high {
             let middle = low + (high - low) / 2;
@@ -175,13 +193,13 @@ impl Store {
                 high = middle;
             }
         }
-        low.checked_sub(1).ok_or_else(|| LogFault::Damaged {
-            place: format!("partition {partition}, offset {offset}"),
-            what: "the first segment does not start at 0".to_owned(),
+        low.checked_sub(1).ok_or_else(|| {
+            let what = "the first segment does not start at offset 0".to_owned();
+            Fault::Damaged { file: segment_path(&self.directory, 0), offset: 0, what }
         })
     }
 
-    fn header(&self, segment: u64) -> Result<Arc<SegmentHeader>, LogFault> {
+    fn header(&self, segment: u64) -> Result<Arc<SegmentHeader>, Fault> {
         if let Some(header) = self.headers.get(segment) {
             return Ok(header);
         }
@@ -189,17 +207,17 @@ impl Store {
         self.read_header(segment, &file)
     }
 
-    fn open(&self, segment: u64) -> Result<File, LogFault> {
+    fn open(&self, segment: u64) -> Result<File, Fault> {
         let path = segment_path(&self.directory, segment);
         File::open(&path).map_err(|error| match error.kind() {
             io::ErrorKind::NotFound => {
-                LogFault::Damaged { place: path.display().to_string(), what: "the segment is gone".to_owned() }
+                Fault::Damaged { file: path, offset: 0, what: "the segment is missing".to_owned() }
             }
-            _ => LogFault::Unreadable(format!("{}: {error}", path.display())),
+            _ => Fault::Unreadable(format!("{}: {error}", path.display())),
         })
     }
 
-    fn read_header(&self, segment: u64, file: &File) -> Result<Arc<SegmentHeader>, LogFault> {
+    fn read_header(&self, segment: u64, file: &File) -> Result<Arc<SegmentHeader>, Fault> {
         let header = read_header(file).map_err(|fault| match fault {
             HeaderReadFault::Disk(error) => self.fault(segment, ReadFault::Disk(error)),
             HeaderReadFault::Header(HeaderFault::Damaged(what)) => {
@@ -219,7 +237,7 @@ impl Store {
         Ok(header)
     }
 
-    fn sealed(&self, segment: u64) -> Result<Arc<Sealed>, LogFault> {
+    fn sealed(&self, segment: u64) -> Result<Arc<Sealed>, Fault> {
         if let Some(sealed) = self.sealed.get(segment) {
             return Ok(sealed);
         }
@@ -261,13 +279,11 @@ impl Store {
         self.sealed.insert(segment, sealed, weight);
     }
 
-    fn fault(&self, segment: u64, fault: ReadFault) -> LogFault {
+    fn fault(&self, segment: u64, fault: ReadFault) -> Fault {
         let path = segment_path(&self.directory, segment);
         match fault {
-            ReadFault::Disk(error) => LogFault::Unreadable(format!("{}: {error}", path.display())),
-            ReadFault::Damaged { offset, what } => {
-                LogFault::Damaged { place: format!("{} at byte {offset}", path.display()), what: what.to_owned() }
-            }
+            ReadFault::Disk(error) => Fault::Unreadable(format!("{}: {error}", path.display())),
+            ReadFault::Damaged { offset, what } => Fault::Damaged { file: path, offset, what: what.to_owned() },
         }
     }
 }
@@ -330,3 +346,6 @@ pub(crate) fn write_index(directory: &std::path::Path, log: LogId, segment: u64,
         }
     }
 }
+
+#[cfg(test)]
+mod tests;

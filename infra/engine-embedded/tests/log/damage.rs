@@ -123,9 +123,17 @@ fn a_segment_of_another_log_or_place_is_damage() {
         let copy = tempfile::tempdir().expect("a directory");
         copy_directory(one.path(), copy.path());
         std::fs::copy(from, segment(copy.path(), 1)).expect("a copy");
+        // The segment before it is read for the genesis, and must lead to it.
+        match refuse(copy.path(), small(3)) {
+            OpenFault::Damaged { file, .. } => assert_eq!(file, segment(copy.path(), 1)),
+            other => panic!("{other}"),
+        }
+        let copy = tempfile::tempdir().expect("a directory");
+        copy_directory(one.path(), copy.path());
+        std::fs::copy(segment(other.path(), 2), segment(copy.path(), 2)).expect("a copy");
         let (log, _) = open(copy.path(), small(3));
         match try_contents(&log, 1 << 20) {
-            Err(LogFault::Damaged { place, .. }) => assert!(place.contains("0000000001.segment"), "{place}"),
+            Err(LogFault::Damaged { place, .. }) => assert!(place.contains("0000000002.segment at byte"), "{place}"),
             other => panic!("{other:?}"),
         }
     }

@@ -1,0 +1,156 @@
+//! Every bit of a sealed segment, flipped. Here rather than beside the other tests, because opening the whole log half a
+//! million times would take longer than anybody waits: this reads through a fresh [`Store`] each time instead.
+
+use std::os::unix::fs::FileExt;
+use std::path::Path;
+
+use super::*;
+use crate::files::segment_path;
+use crate::{EmbeddedLog, Options};
+use engine::log::{Delivery, DeliverySink, Log};
+use engine::record::Genesis;
+use engine::time::Timestamp;
+
+const PARTITIONS: u16 = 3;
+const SEGMENT_BYTES: u64 = 64 << 10;
+
+struct Done(std::sync::mpsc::Sender<usize>);
+
+impl DeliverySink for Done {
+    fn delivered(&self, deliveries: Vec<Delivery>) {
+        assert!(deliveries.iter().all(|delivery| delivery.result.is_ok()));
+        self.0.send(deliveries.len()).expect("the test waits");
+    }
+}
+
+fn options() -> Options {
+    let genesis = Genesis {
+        log: LogId(uuid::Uuid::from_u128(11)),
+        partitions: PARTITIONS,
+        placement_rule: 1,
+        format: 1,
+        fingerprint_key: [1; 32],
+        created_at: Timestamp(0),
+    };
+    Options {
+        segment_bytes_first: SEGMENT_BYTES,
+        segment_bytes: SEGMENT_BYTES,
+        block_bytes: 8 << 10,
+        ..Options::or_found(genesis)
+    }
+}
+
+/// A log whose first segment is full and whose second is written.
+fn log_of_two_segments(directory: &Path) {
+    let (log, _) = EmbeddedLog::open(directory, options()).expect("a log");
+    let (sender, done) = std::sync::mpsc::channel();
+    let sink = Arc::new(Done(sender));
+    let mut number = 0_u64;
+    while !segment_path(directory, 1).exists() {
+        let partition = Partition((number % u64::from(PARTITIONS)) as u16);
+        let record = number.to_le_bytes().repeat(20 + (number as usize * 7) % 60);
+        log.appender(partition, Arc::clone(&sink) as Arc<dyn DeliverySink>).append(number, record.into());
+        done.recv().expect("a delivery");
+        number += 1;
+    }
+}
+
+/// A store that has read nothing yet.
+fn fresh(directory: &Path) -> (Store, Vec<u64>) {
+    let path = segment_path(directory, 1);
+    let file = File::open(&path).expect("a segment");
+    let Ok(header) = read_header(&file) else { panic!("a header") };
+    let index = walk(&file, &header, 8 << 10, None).expect("groups").index;
+    let ends = header.next_offsets.clone();
+    let active = Active { header: Arc::new(header), file: Arc::new(file), index };
+    (Store::new(directory.to_owned(), 8 << 10, active), ends)
+}
+
+/// All of the first segment, or the first fault.
+fn read_all(directory: &Path) -> Result<Vec<Stored>, Fault> {
+    let (store, ends) = fresh(directory);
+    let mut all = Vec::new();
+    for (partition, end) in (0..).zip(ends) {
+        let mut next = 0;
+        while next < end {
+            let read = store.read(Partition(partition), Offset(next), 1 << 20)?;
+            next += read.len() as u64;
+            all.extend(read.into_iter().filter(|stored| stored.offset.0 < end));
+        }
+    }
+    Ok(all)
+}
+
+/// Flips bits `from`, `from + step`… of the first segment; gives back how many were found and how many were harmless.
+fn flip(directory: &Path, from: usize, step: usize) -> (usize, usize) {
+    let expected = read_all(directory).expect("whole");
+    let path = segment_path(directory, 0);
+    let whole = std::fs::read(&path).expect("a segment");
+    let file = std::fs::OpenOptions::new().write(true).open(&path).expect("a segment");
+    let (mut found, mut harmless) = (0, 0);
+    for bit in (from..whole.len() * 8).step_by(step) {
+        let (at, mask) = (bit / 8, 1 << (bit % 8));
+        file.write_all_at(&[whole[at] ^ mask], at as u64).expect("written");
+        match read_all(directory) {
+            Err(Fault::Damaged { file, .. }) => {
+                assert_eq!(file, path, "bit {bit}");
+                found += 1;
+            }
+            Err(Fault::Unreadable(what)) => panic!("bit {bit}: {what}"),
+            Ok(read) => {
+                assert_eq!(read, expected, "bit {bit} was not noticed");
+                harmless += 1;
+            }
+        }
+        file.write_all_at(&[whole[at]], at as u64).expect("written");
+    }
+    (found, harmless)
+}
+
+/// Where the last group of the first segment ends.
+fn used_bytes(directory: &Path) -> usize {
+    let file = File::open(segment_path(directory, 0)).expect("a segment");
+    let Ok(header) = read_header(&file) else { panic!("a header") };
+    let (store, _) = fresh(directory);
+    let next = store.header(1).expect("a header");
+    walk(&file, &header, 8 << 10, Some(next.first_group)).expect("groups").index.end as usize
+}
+
+#[test]
+fn every_flipped_bit_of_a_sealed_segment_is_found_or_harmless() {
+    const THREADS: usize = 4;
+    let (found, harmless, used) = std::thread::scope(|scope| {
+        let threads = (0..THREADS).map(|thread| {
+            scope.spawn(move || {
+                let directory = tempfile::tempdir().expect("a directory");
+                log_of_two_segments(directory.path());
+                let (found, harmless) = flip(directory.path(), thread, THREADS);
+                (found, harmless, used_bytes(directory.path()))
+            })
+        });
+        let threads = threads.collect::<Vec<_>>();
+        threads.into_iter().map(|thread| thread.join().expect("no flip slips through")).fold(
+            (0, 0, 0),
+            |(found, harmless, _), (more_found, more_harmless, used)| {
+                (found + more_found, harmless + more_harmless, used)
+            },
+        )
+    });
+    assert_eq!(found + harmless, SEGMENT_BYTES as usize * 8);
+    assert_eq!(found, used * 8, "every bit that means something");
+    assert!(used as u64 > SEGMENT_BYTES * 9 / 10, "the segment was full");
+}
+
+#[test]
+fn flipped_bits_are_found_without_an_index_too() {
+    let directory = tempfile::tempdir().expect("a directory");
+    log_of_two_segments(directory.path());
+    let path = index_path(directory.path(), 0);
+    // A directory in its place cannot be read and cannot be replaced by a file.
+    std::fs::remove_file(&path).expect("removed");
+    std::fs::create_dir_all(path.join("in the way")).expect("a directory");
+    let (found, harmless) = flip(directory.path(), 3, 257);
+    let used = used_bytes(directory.path()) * 8;
+    assert_eq!(found, (3..used).step_by(257).count());
+    assert!(harmless > 0);
+}
