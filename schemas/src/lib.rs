@@ -7,4 +7,5 @@ pub mod id;
 pub mod ledger;
 pub mod money;
 pub mod problem;
+pub mod request;
 pub mod resource;
