@@ -11,7 +11,7 @@ use axum::body::{Body, HttpBody};
 use axum::response::{IntoResponse, Response};
 use bytes::Bytes;
 use futures::FutureExt;
-use http::header::{ALLOW, CONNECTION, CONTENT_LENGTH, CONTENT_TYPE, HOST, TRANSFER_ENCODING, X_CONTENT_TYPE_OPTIONS};
+use http::header::{ALLOW, CONNECTION, CONTENT_TYPE, HOST, X_CONTENT_TYPE_OPTIONS};
 use http::{HeaderMap, HeaderValue, Request, StatusCode};
 use tower::Service;
 use tracing::Instrument;
@@ -135,11 +135,6 @@ fn refuse<B>(request: &Request<B>) -> Option<Response> {
         let mut response = StatusCode::REQUEST_HEADER_FIELDS_TOO_LARGE.into_response();
         response.headers_mut().insert(CONNECTION, HeaderValue::from_static("close"));
         return Some(response);
-    }
-    // Two ways to say where the body ends: a proxy in front may have chosen the other (RFC 9112 §6.3).
-    if headers.contains_key(TRANSFER_ENCODING) && headers.contains_key(CONTENT_LENGTH) {
-        let problem = Problem::bad_header("content-length", "contradictory", "must not come with Transfer-Encoding");
-        return Some(problem.header(CONNECTION, HeaderValue::from_static("close")).into_response());
     }
     if let Err(problem) = one_host(headers) {
         return Some(problem.into_response());

@@ -5,6 +5,8 @@
 //! A command's way in: [`server::Server`] → [`app::App`] → a route of its user → [`body::command_request`]; its way out:
 //! [`respond::Reply`] or [`problem::Problem`].
 
+#![cfg_attr(test, allow(clippy::unwrap_used, reason = "a test that cannot go on has failed"))]
+
 pub mod app;
 pub mod body;
 pub mod context;

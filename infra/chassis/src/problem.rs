@@ -97,7 +97,7 @@ impl Problem {
             more: Map::new(),
             headers: HeaderMap::new(),
         }));
-        if matches!(code.status, 408 | 429 | 503 | 504) {
+        if OutcomeWord::of(code.status) == OutcomeWord::Unknown {
             problem = problem.retry_after(Duration::from_secs(RETRY_AFTER_S));
         }
         problem
@@ -397,3 +397,6 @@ impl fmt::Debug for Problem {
 }
 
 impl std::error::Error for Problem {}
+
+#[cfg(test)]
+mod tests;

@@ -45,3 +45,20 @@ impl Signals {
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use std::process::Command;
+    use std::time::Duration;
+
+    use super::*;
+
+    #[tokio::test]
+    async fn the_first_signal_asks_to_drain() {
+        let draining = on_signals().unwrap();
+        assert!(!draining.is_cancelled());
+        let status = Command::new("kill").args(["-TERM", &std::process::id().to_string()]).status().unwrap();
+        assert!(status.success());
+        tokio::time::timeout(Duration::from_secs(20), draining.cancelled()).await.expect("the token is cancelled");
+    }
+}
