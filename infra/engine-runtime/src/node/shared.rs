@@ -16,6 +16,7 @@ use metrics::{Counter, Gauge, counter, gauge};
 use tokio::sync::{Semaphore, mpsc, oneshot, watch};
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
+use tracing::error;
 
 use super::cache::StateCache;
 use super::errands::Errands;
@@ -107,7 +108,7 @@ impl<R: Reactor> Shared<R> {
         if self.draining.load(Ordering::Acquire) {
             return Err(NoAnswer::Draining);
         }
-        let partition = self.partition_of(&envelope.tenant, &envelope.resource);
+        let partition = self.route(&envelope)?;
         let (sender, receiver) = oneshot::channel();
         match self.door(partition).knocks.try_send(Knock::Command(Box::new(envelope), sender)) {
             Ok(()) => Ok(receiver),
@@ -116,12 +117,28 @@ impl<R: Reactor> Shared<R> {
         }
     }
 
+    /// Where an envelope goes: the partition of all streams of its command. One that addresses another stream than its
+    /// command's first, or names streams of several partitions, is a mistake of whoever made it; the shard would stop
+    /// rather than decide on it, so it is turned away here.
+    fn route(&self, envelope: &Envelope<R::Command>) -> Result<Partition, NoAnswer> {
+        let partition = self.partition_of(&envelope.tenant, &envelope.resource);
+        if let Some(command) = &envelope.command {
+            let streams = self.decider.streams(command);
+            let at_home = |stream: &StreamName| self.partition_of(&envelope.tenant, stream) == partition;
+            if streams.first() != Some(&envelope.resource) || !streams[1..].iter().all(at_home) {
+                error!(fault.code = "command-misplaced", stream = %envelope.resource, "a command is not where its streams are");
+                return Err(NoAnswer::NotOwner);
+            }
+        }
+        Ok(partition)
+    }
+
     /// The same door for the node's own commands, which wait for room: what is owed must not lose to what is new.
     pub(crate) async fn submit_own(&self, envelope: Envelope<R::Command>) -> Result<Answer<R::State>, NoAnswer> {
         if self.draining.load(Ordering::Acquire) {
             return Err(NoAnswer::Draining);
         }
-        let partition = self.partition_of(&envelope.tenant, &envelope.resource);
+        let partition = self.route(&envelope)?;
         let (sender, receiver) = oneshot::channel();
         let knock = Knock::Command(Box::new(envelope), sender);
         match self.door(partition).knocks.send_timeout(knock, ROOM_WAIT).await {
