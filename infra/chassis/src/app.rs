@@ -23,6 +23,8 @@ use crate::respond;
 
 /// Most header fields of a request; more is answered 431.
 pub const HEADER_FIELDS_MAX: usize = 64;
+/// Longest part of a path that is logged.
+const PATH_BYTES_SHOWN: usize = 256;
 
 /// The routes with everything around them. Cheap to clone.
 #[derive(Clone)]
@@ -71,7 +73,7 @@ impl App {
             request.id = %context.request_id,
             trace.id = %context.trace_id,
             method = %request.method(),
-            path = request.uri().path(),
+            path = shown(request.uri().path()),
         );
         context.scope(self.answer(context, request).instrument(span)).await
     }
@@ -110,6 +112,11 @@ impl std::fmt::Debug for App {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         f.debug_struct("App").field("router", &self.router).finish_non_exhaustive()
     }
+}
+
+/// As much of a path as a log line shows: all of ours are shorter, and a client may send 16 KiB.
+fn shown(path: &str) -> &str {
+    &path[..path.floor_char_boundary(PATH_BYTES_SHOWN)]
 }
 
 /// Counts a request for as long as it lives, even if its client hangs up.

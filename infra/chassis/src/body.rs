@@ -14,7 +14,7 @@ use serde_json::Value;
 use tokio::time::{Instant, timeout_at};
 
 use crate::headers;
-use crate::problem::Problem;
+use crate::problem::{Problem, codes};
 
 mod json;
 
@@ -92,8 +92,12 @@ pub async fn command_request_within(
     limits: &BodyLimits,
 ) -> Result<CommandRequest, Problem> {
     let taken = take(parts, &mut body, limits).await;
-    if taken.is_err() && !body.is_end_stream() && !parts.headers.contains_key(EXPECT) {
-        drain(&mut body).await;
+    if let Err(problem) = &taken {
+        // Not where the client waits to be asked for its body, nor where no more of it comes.
+        let comes = !parts.headers.contains_key(EXPECT) && problem.code() != codes::BODY_TOO_SLOW;
+        if comes && !body.is_end_stream() {
+            drain(&mut body).await;
+        }
     }
     taken
 }

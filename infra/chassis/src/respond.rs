@@ -196,7 +196,8 @@ impl<const N: usize> Write for Text<N> {
 }
 
 /// Streams items as one JSON line each. While nothing comes, an empty line is sent every `keep_alive` (if given). An item
-/// that is an error breaks the connection off instead of ending the body, so that nobody takes a part for the whole.
+/// that is an error breaks the connection off instead of ending the body, so that nobody takes a part for the whole. An
+/// endless stream has to end when the server drains: `items.take_until(shutdown.cancelled_owned())`.
 pub fn ndjson<S, T, E>(items: S, keep_alive: Option<Duration>) -> Response
 where
     S: Stream<Item = Result<T, E>> + Send + 'static,

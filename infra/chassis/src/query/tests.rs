@@ -149,7 +149,7 @@ fn all_faults_come_together() {
     query.text("customer_id");
     let mut found = faults(query);
     found.sort();
-    let mut expected = vec![
+    let mut expected = [
         ("limit", "repeated"),
         ("limit", "out-of-range"),
         ("status", "unknown-value"),

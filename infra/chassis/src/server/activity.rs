@@ -65,7 +65,8 @@ impl Activity {
         }
     }
 
-    /// Bytes came: if nothing was under way, a head has begun.
+    /// Bytes came: if nothing was under way, a head has begun. (Half a head that came along with the body before it is
+    /// not seen here; it has the idle time to be completed.)
     fn bytes_came(&self) {
         if self.phase.load(Relaxed) == IDLE {
             self.enter(HEAD, self.now_us());

@@ -298,7 +298,6 @@ async fn a_slow_body_is_cut_with_an_unknown_outcome() {
     client.send(&format!("{COMMAND}Content-Length: 10\r\n\r\n{{")).await;
     let (answer, took) = client.until_closed().await;
     assert!(answer.starts_with("HTTP/1.1 408 ") && answer.contains("\"outcome\":\"unknown\""), "{answer}");
-    // The grace, and the moment spent on draining what never comes.
     assert_about(took, 300);
     server.stop().await;
 }
