@@ -43,6 +43,7 @@ use self::shared::{Door, Shared, blocking};
 use self::timers::Timers;
 use crate::history::History;
 use crate::outside::Outside;
+use crate::projection::Behind;
 use crate::store::StateStore;
 use crate::watch::{Watch, Watches};
 
@@ -397,6 +398,36 @@ impl<R: Reactor> Node<R> {
             }
         }
         positions
+    }
+
+    /// Moves whenever the state store, and with it the index that history is read by, has taken more.
+    pub fn saved(&self) -> watch::Receiver<u64> {
+        self.running.shared.saver.saved()
+    }
+
+    /// Waits until the state store, and with it the index that history is read by, reflects these positions.
+    ///
+    /// # Errors
+    /// If that takes longer than `within`; with how far it is.
+    pub async fn wait_saved(&self, positions: &Positions, within: Duration) -> Result<(), Behind> {
+        let deadline = tokio::time::Instant::now() + within;
+        let mut saved = self.saved();
+        loop {
+            saved.borrow_and_update();
+            let next = |partition| self.store().checkpoint(partition).0.next_offset;
+            if positions.iter().all(|position| next(position.partition) > position.offset) {
+                return Ok(());
+            }
+            if !matches!(tokio::time::timeout_at(deadline, saved.changed()).await, Ok(Ok(()))) {
+                let mut at = Positions::default();
+                for partition in (0..self.genesis().partitions).map(Partition) {
+                    if let Some(offset) = next(partition).0.checked_sub(1) {
+                        at.reach(Position { partition, offset: Offset(offset) });
+                    }
+                }
+                return Err(Behind { at });
+            }
+        }
     }
 
     /// Reads what happened.

@@ -8,7 +8,7 @@ use engine::position::Offset;
 use engine::saga::Reactor;
 use engine::shard::Effective;
 use engine::time::Timestamp;
-use tokio::sync::{mpsc, oneshot};
+use tokio::sync::{mpsc, oneshot, watch};
 use tracing::error;
 
 use super::inbox::Inbox;
@@ -29,11 +29,13 @@ pub(crate) enum Save<R: Reactor> {
 /// The way to the saver.
 pub(crate) struct Saver<R: Reactor> {
     queue: Queue<Save<R>>,
+    /// Moves with every batch that is in the store.
+    saved: watch::Sender<u64>,
 }
 
 impl<R: Reactor> Saver<R> {
     pub(crate) fn new() -> Self {
-        Self { queue: Queue::new() }
+        Self { queue: Queue::new(), saved: watch::channel(0).0 }
     }
 
     pub(crate) fn push_all(&self, saves: impl IntoIterator<Item = Save<R>>) {
@@ -45,6 +47,11 @@ impl<R: Reactor> Saver<R> {
         let (done, wait) = oneshot::channel();
         self.queue.push_all([Save::Flush(done)]);
         wait.await.is_ok()
+    }
+
+    /// Moves whenever the store has taken more.
+    pub(crate) fn saved(&self) -> watch::Receiver<u64> {
+        self.saved.subscribe()
     }
 
     pub(crate) fn close(&self) {
@@ -84,6 +91,7 @@ impl<R: Reactor> Saver<R> {
             for (partition, (term, below)) in saved {
                 let _ = shards[usize::from(partition)].send(Inbox::Saved(term, below));
             }
+            self.saved.send_modify(|batches| *batches += 1);
             for done in flushes {
                 let _ = done.send(());
             }
