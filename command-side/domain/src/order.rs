@@ -11,7 +11,7 @@ use schemas::command::PaymentMeans;
 use schemas::event::ShopEvent;
 use schemas::event::checkout::{CheckoutPlanned, Leg};
 use schemas::event::order::{
-    CheckoutStarted, Line, OrderCancelled, OrderDelivered, OrderPlaced, OrderRefundRequested, OrderShipped,
+    CheckoutStarted, Line, OrderCancelled, OrderDelivered, OrderPlaced, OrderRefundRequested, OrderShipped, total_of,
 };
 use schemas::event::payment::{PaymentRefundRequested, Via};
 use schemas::event::reservation::ReservedLine;
@@ -87,7 +87,7 @@ pub(crate) struct Asked<'a> {
 
 /// Streams: the order and, with a payment, its checkout.
 pub(crate) fn place(known: Option<&OrderState>, asked: &Asked<'_>) -> ShopDecision {
-    let Some(total) = total_of(asked.lines) else {
+    let Some(total) = total_of(asked.lines.iter().map(|line| (line.quantity, line.unit_price))) else {
         return invalid("/lines", "out-of-range", format!("the total must stay below {TOTAL_LIMIT}"));
     };
     if known.is_some() {
@@ -102,14 +102,6 @@ pub(crate) fn place(known: Option<&OrderState>, asked: &Asked<'_>) -> ShopDecisi
     };
     let started = asked.payment.map(|means| begin(asked.order_id, asked.lines, total, means));
     Decision::create(std::iter::once((0, placed.into())).chain(started.into_iter().flatten()).collect())
-}
-
-/// The sum of quantity × unit price; `None` if it is too large for JSON numbers to carry.
-fn total_of(lines: &[Line]) -> Option<Money> {
-    let currency = lines.first()?.unit_price.currency;
-    let total = lines.iter().map(|line| i128::from(line.quantity) * i128::from(line.unit_price.amount)).sum::<i128>();
-    let total = i64::try_from(total).ok().filter(|total| *total < TOTAL_LIMIT)?;
-    Some(Money::new(total, currency))
 }
 
 /// Its checkout begins: on the order (stream 0) and on its checkout (stream 1).

@@ -4,7 +4,7 @@ use serde::{Deserialize, Serialize};
 
 use super::payment::Via;
 use crate::id::{CustomerId, LocationId, OrderId, PaymentId, Sku};
-use crate::money::Money;
+use crate::money::{Money, TOTAL_LIMIT};
 
 /// One line of an order.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -17,6 +17,19 @@ pub struct Line {
     pub unit_price: Money,
     /// From where.
     pub location_id: LocationId,
+}
+
+/// The sum of quantity × unit price over lines of one currency; `None` without lines, or if it is too large for JSON
+/// numbers to carry exactly.
+pub fn total_of(lines: impl IntoIterator<Item = (u32, Money)>) -> Option<Money> {
+    let mut currency = None;
+    let mut total = 0_i128;
+    for (quantity, unit_price) in lines {
+        currency = Some(unit_price.currency);
+        total += i128::from(quantity) * i128::from(unit_price.amount);
+    }
+    let total = i64::try_from(total).ok().filter(|total| *total < TOTAL_LIMIT)?;
+    Some(Money::new(total, currency?))
 }
 
 /// The order as asked, with the total we reckoned.
