@@ -10,7 +10,8 @@ use crate::house::{House, add, asked, decided, id, jar, of_main, until};
 
 #[tokio::test]
 async fn a_command_is_decided_and_recorded() {
-    let node = House::new().node().await;
+    let house = House::new();
+    let node = house.node().await;
     let answer = decided(node.submit(asked(id(), add("a", 3))).await);
     assert_eq!((answer.outcome.status, answer.version, answer.replayed), (201, Version(1), false));
     assert_eq!(answer.state.as_deref(), Some(&Thing::Jar { filled: 3 }));
@@ -21,7 +22,8 @@ async fn a_command_is_decided_and_recorded() {
 
 #[tokio::test]
 async fn a_repeat_gets_the_first_answer_also_after_the_stream_moved_on() {
-    let node = House::new().node().await;
+    let house = House::new();
+    let node = house.node().await;
     let first = asked(id(), add("a", 3));
     let before = decided(node.submit(first.clone()).await);
     decided(node.submit(asked(id(), add("a", 4))).await);
@@ -33,7 +35,8 @@ async fn a_repeat_gets_the_first_answer_also_after_the_stream_moved_on() {
 
 #[tokio::test]
 async fn a_refusal_is_repeated_word_for_word() {
-    let node = House::new().node().await;
+    let house = House::new();
+    let node = house.node().await;
     let command = asked(id(), add("a", 101));
     let first = decided(node.submit(command.clone()).await);
     assert_eq!(first.outcome.code.as_deref(), Some("jar-full"));
@@ -43,7 +46,8 @@ async fn a_refusal_is_repeated_word_for_word() {
 
 #[tokio::test]
 async fn an_id_is_not_taken_for_something_else() {
-    let node = House::new().node().await;
+    let house = House::new();
+    let node = house.node().await;
     let id = id();
     decided(node.submit(asked(id, add("a", 3))).await);
     assert!(matches!(node.submit(asked(id, add("a", 4))).await, Ok(Answer::Reused)));
@@ -51,7 +55,8 @@ async fn an_id_is_not_taken_for_something_else() {
 
 #[tokio::test]
 async fn what_can_never_be_valid_is_said_and_not_recorded() {
-    let node = House::new().node().await;
+    let house = House::new();
+    let node = house.node().await;
     let id = id();
     let answer = node.submit(asked(id, Wish::Nonsense { jar: jar("a") })).await;
     assert!(matches!(answer, Ok(Answer::Invalid(errors)) if errors.len() == 1));
@@ -60,7 +65,8 @@ async fn what_can_never_be_valid_is_said_and_not_recorded() {
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn the_same_key_fifty_times_at_once_has_one_effect_and_equal_answers() {
-    let node = House::new().node().await;
+    let house = House::new();
+    let node = house.node().await;
     let command = asked(id(), add("a", 2));
     let answers = futures::future::join_all((0..50).map(|_| tokio::spawn(node.submit(command.clone())))).await;
     let answers = answers.into_iter().map(|answer| decided(answer.unwrap())).collect::<Vec<_>>();
@@ -73,7 +79,8 @@ async fn the_same_key_fifty_times_at_once_has_one_effect_and_equal_answers() {
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn racing_commands_never_overfill() {
-    let node = House::new().node().await;
+    let house = House::new();
+    let node = house.node().await;
     let answers = futures::future::join_all((0..150).map(|_| node.submit(asked(id(), add("a", 1))))).await;
     let accepted = answers.into_iter().map(decided).filter(|answer| answer.outcome.is_accepted()).count();
     assert_eq!(accepted, 100);
@@ -81,7 +88,8 @@ async fn racing_commands_never_overfill() {
 
 #[tokio::test]
 async fn a_future_dropped_before_it_is_polled_takes_effect_all_the_same() {
-    let node = House::new().node().await;
+    let house = House::new();
+    let node = house.node().await;
     drop(node.submit(asked(id(), add("a", 5))));
     let mut polled = Box::pin(node.submit(asked(id(), add("a", 6))));
     assert!(futures::poll!(&mut polled).is_pending());
@@ -137,7 +145,8 @@ async fn an_id_is_found_on_whatever_it_was_used() {
 
 #[tokio::test]
 async fn a_bare_question_is_answered_by_the_record_or_unheard() {
-    let node = House::new().node().await;
+    let house = House::new();
+    let node = house.node().await;
     let command = asked(id(), add("a", 3));
     let bare = Envelope { command: None, ..command.clone() };
     assert!(matches!(node.submit(bare.clone()).await, Ok(Answer::Unheard)));
@@ -148,7 +157,8 @@ async fn a_bare_question_is_answered_by_the_record_or_unheard() {
 
 #[tokio::test]
 async fn a_watch_sees_what_is_and_what_comes() {
-    let node = House::new().node().await;
+    let house = House::new();
+    let node = house.node().await;
     let mut watch = node.watch(of_main(&jar("a"))).await.unwrap();
     assert!(watch.current().is_none());
     let answer = decided(node.submit(asked(id(), add("a", 3))).await);
@@ -162,7 +172,8 @@ async fn a_watch_sees_what_is_and_what_comes() {
 
 #[tokio::test]
 async fn a_misplaced_command_harms_nobody() {
-    let node = House::new().node().await;
+    let house = House::new();
+    let node = house.node().await;
     let mut command = asked(id(), add("a", 3));
     command.resource = jar("b");
     assert!(node.submit(command).await.is_err());

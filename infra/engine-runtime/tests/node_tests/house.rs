@@ -129,7 +129,15 @@ impl House {
         self.directory.path().join(format!("state-{}", self.stores.load(Ordering::SeqCst)))
     }
 
+    /// Logs go to the test that causes them, which shows them if it fails.
+    fn tell_logs() {
+        let logs = tracing_subscriber::fmt().with_test_writer().with_max_level(tracing::Level::WARN);
+        // Only the first test of a process sets it.
+        let _ = logs.try_init();
+    }
+
     pub async fn try_node(&self) -> Result<Node<Business>, StartFault> {
+        Self::tell_logs();
         let decider = Arc::new(Business);
         let options = StoreOptions::default();
         let (store, _) =
