@@ -35,7 +35,7 @@ fn promises_hold(seeds: std::ops::Range<u64>) {
     }
     println!("{requests} requests: {counts:#?}");
     let of = |what: &str| counts.get(what).copied().unwrap_or(0);
-    assert!(of("accepted") + of("replayed") > requests / 2, "at least half is accepted");
+    assert!(of("accepted") > requests / 2, "at least half is accepted");
     for what in [
         "answer lost",
         "append lost",

@@ -79,10 +79,20 @@ pub(super) fn draw(dice: &mut Dice, client: usize, accounts: &[StreamName], befo
         request.ask = [Ask::Command, Ask::Command, Ask::Question, Ask::Inquiry][dice.below(4) as usize].clone();
         return request;
     }
+    new(dice, client, accounts)
+}
+
+/// Opens an account.
+pub(super) fn opening(dice: &mut Dice, client: usize, account: &StreamName) -> Request {
+    let command = BankCommand::Open(account.clone());
+    request(dice, client, command, Precondition::None)
+}
+
+fn new(dice: &mut Dice, client: usize, accounts: &[StreamName]) -> Request {
     let any = |dice: &mut Dice| accounts[dice.below(accounts.len() as u64) as usize].clone();
     let command = match dice.below(100) {
-        0..12 => BankCommand::Open(any(dice)),
-        12..62 => BankCommand::Deposit(any(dice), dice.between(1, 100)),
+        0..4 => BankCommand::Open(any(dice)),
+        4..62 => BankCommand::Deposit(any(dice), dice.between(1, 100)),
         62..78 => BankCommand::Transfer(any(dice), any(dice), dice.between(1, 60)),
         78..92 => BankCommand::Withdraw(any(dice), dice.between(1, 60)),
         92..96 => BankCommand::Note(any(dice), dice.below(3) as usize, 8),
@@ -94,6 +104,10 @@ pub(super) fn draw(dice: &mut Dice, client: usize, accounts: &[StreamName], befo
         _ if matches!(command, BankCommand::Open(_)) => Precondition::Absent,
         _ => Precondition::None,
     };
+    request(dice, client, command, precondition)
+}
+
+fn request(dice: &mut Dice, client: usize, command: BankCommand, precondition: Precondition) -> Request {
     // A precondition is part of what is asked.
     let asked = format!("{command:?} {precondition:?}");
     let fingerprint = Fingerprint(xxhash_rust::xxh3::xxh3_128(asked.as_bytes()).to_le_bytes());

@@ -168,7 +168,10 @@ impl Referee {
             }
             (Answer::Reused, Some((_, commit))) if commit.fingerprint != fingerprint => Ok(()),
             (Answer::Reused, _) => Err(format!("{} was not used for anything else", key.1)),
-            (Answer::Invalid(_), Some((_, commit))) if commit.fingerprint == fingerprint => {
+            // Refused at one version and invalid at another: both say never.
+            (Answer::Invalid(_), Some((_, commit)))
+                if commit.fingerprint == fingerprint && commit.outcome.is_accepted() =>
+            {
                 Err(format!("{} is effective and was called invalid", key.1))
             }
             (Answer::Invalid(_), _) => {
@@ -202,6 +205,7 @@ impl Referee {
         for (key, fingerprint) in &self.invalid {
             if let Some(offset) = self.by_id.get(key)
                 && self.commits[offset].fingerprint == *fingerprint
+                && self.commits[offset].outcome.is_accepted()
             {
                 return Err(format!("{} was called invalid and took effect at {offset}", key.1));
             }

@@ -22,8 +22,9 @@ use crate::time::Timestamp;
 
 const PARTITIONS: u16 = 4;
 const ACCOUNTS: u64 = 4;
-const CLIENTS: usize = 4;
-const REQUESTS_PER_CLIENT: usize = 10;
+/// Requests of a run, shared out among its clients: few clients ask long, many at once.
+const REQUESTS: usize = 40;
+const CLIENTS: [usize; 4] = [2, 4, 10, 20];
 /// Everything goes wrong until then; then nothing does. Longer than the slowest client needs in a calm seed.
 const CHAOS_US: u64 = 400_000;
 /// By then everybody must have been answered.
@@ -186,7 +187,10 @@ struct World {
     hint: usize,
     referee: Referee,
     requests: Vec<Request>,
-    left: [usize; CLIENTS],
+    /// Accounts that somebody was sent to open.
+    opened: usize,
+    /// What each client has still to ask.
+    left: Vec<usize>,
     tickets: BTreeMap<Ticket, usize>,
     /// The furthest offset that any client was answered from, and the ids that were.
     answered_to: Option<Offset>,
@@ -226,6 +230,8 @@ impl World {
                 Node::new(home, PARTITIONS, limits)
             })
             .collect();
+        let clients = CLIENTS[dice.below(4) as usize];
+        let left = vec![REQUESTS / clients; clients];
         Self {
             now: 0,
             arrivals: 0,
@@ -241,7 +247,8 @@ impl World {
             hint: 0,
             referee: Referee::default(),
             requests: Vec::new(),
-            left: [REQUESTS_PER_CLIENT; CLIENTS],
+            opened: 0,
+            left,
             tickets: BTreeMap::new(),
             answered_to: None,
             answered: BTreeSet::new(),
@@ -281,7 +288,7 @@ impl World {
         for node in 0..self.nodes.len() {
             self.to_node(node, 0, ToNode::Tick);
         }
-        for client in 0..CLIENTS {
+        for client in 0..self.left.len() {
             let delay = self.dice.below(5_000);
             self.after(delay, Event::Next(client));
         }
@@ -587,7 +594,8 @@ impl World {
         match input {
             ToNode::Submit(..) | ToNode::Inquire(..) => {
                 let shard = &self.nodes[node].shard;
-                if shard.is_leading() && !shard.can_take() {
+                // Now and then it comes all the same, as with a runner that takes several at once.
+                if shard.is_leading() && !shard.can_take() && self.dice.chance(900) {
                     self.count("held back");
                     self.nodes[node].held.push_back(input);
                     return Ok(());
@@ -919,8 +927,10 @@ impl World {
         }
         self.left[client] -= 1;
         let mut request = clients::draw(&mut self.dice, client, &self.accounts, &self.requests);
-        if client == 0 && self.requests.iter().filter(|request| request.client == 0).count() < self.accounts.len() {
-            request = self.opening();
+        if let Some(account) = self.accounts.get(self.opened) {
+            // The accounts first, so that most of what is asked can happen.
+            request = clients::opening(&mut self.dice, client, account);
+            self.opened += 1;
         }
         if request.ask == Ask::Command {
             let asked = (request.command.clone(), request.precondition.clone());
@@ -933,16 +943,6 @@ impl World {
             // Impatient: at once again, perhaps to another node.
             self.send(index);
         }
-    }
-
-    /// The first client opens the accounts first, so that most of what is asked can happen.
-    fn opening(&mut self) -> Request {
-        let number = self.requests.iter().filter(|request| request.client == 0).count();
-        let mut request = clients::draw(&mut self.dice, 0, &self.accounts, &[]);
-        request.command = super::bank::BankCommand::Open(self.accounts[number].clone());
-        request.fingerprint = request.command.fingerprint();
-        request.precondition = crate::message::Precondition::None;
-        request
     }
 
     fn send(&mut self, index: usize) {
@@ -1028,9 +1028,12 @@ impl World {
 
     fn count_answer(&mut self, answer: &Answer<Account>) {
         match answer {
-            Answer::Decided(decided) if decided.replayed => self.count("replayed"),
-            Answer::Decided(decided) if decided.outcome.is_accepted() => self.count("accepted"),
-            Answer::Decided(_) => self.count("refused"),
+            Answer::Decided(decided) => {
+                self.count(if decided.outcome.is_accepted() { "accepted" } else { "refused" });
+                if decided.replayed {
+                    self.count("replayed");
+                }
+            }
             Answer::Invalid(_) => self.count("invalid"),
             Answer::Reused => self.count("reused"),
             Answer::Unheard => self.count("unheard"),
