@@ -47,8 +47,10 @@ use data::{Data, Files};
 
 /// Partitions of a new log.
 const PARTITIONS: u16 = 12;
-/// How long a drain may take before the rest is left as if the process had died, which loses nothing.
-const DRAIN_WITHIN: Duration = Duration::from_secs(8);
+/// How long requests under way may take once it drains.
+const DRAIN_REQUESTS_WITHIN: Duration = Duration::from_secs(4);
+/// How long a drain of the shards may take before the rest is left as if the process had died, which loses nothing.
+const DRAIN_WITHIN: Duration = Duration::from_secs(4);
 
 /// What `docket dev` takes.
 #[derive(Debug, Args)]
@@ -84,7 +86,7 @@ pub(crate) async fn run(arguments: DevArguments) -> Result<(), Failure> {
     let metrics = Metrics::install().map_err(|fault| Failure::of("cannot set up metrics", &fault))?;
     let stop = chassis::shutdown::on_signals().map_err(|fault| Failure::of("cannot listen for signals", &fault))?;
     // Before anything is opened: an address that is taken is learnt of first.
-    let server = Server::bind(arguments.listen, Exposure::LoopbackOnly, Limits::DEFAULT)
+    let server = Server::bind(arguments.listen, Exposure::LoopbackOnly, Limits { drain_max: DRAIN_REQUESTS_WITHIN, ..Limits::DEFAULT })
         .await
         .map_err(|fault| Failure::of("cannot listen", &fault).next("choose another with --listen 127.0.0.1:0"))?;
     let address = server.local_addr();
@@ -157,6 +159,7 @@ impl House {
             projection: self.projection.clone(),
             store: Arc::clone(&self.rows),
             cursors: self.cursors.clone(),
+            draining: stop.clone(),
         };
         let commands = CommandSide::new(self.node.clone(), self.gateway.clone());
         let node = self.node.clone();
@@ -167,7 +170,7 @@ impl House {
             .build();
         Router::new()
             .merge(commands.routes())
-            .merge(commands.dev_routes(&self.log))
+            .merge(commands.dev_routes())
             .merge(reads.routes())
             .merge(pages().routes())
             .merge(health.routes())

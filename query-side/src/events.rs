@@ -214,7 +214,11 @@ impl<R: Reactor<Event = ShopEvent>> Reader<R> {
         let log = self.side.node.genesis().log;
         futures::stream::unfold(Some(self), move |state| async move {
             let mut reader = state?;
+            // Taken before looking: what is saved while we look wakes us.
+            let mut saved = reader.side.node.saved();
+            let draining = reader.side.draining.clone();
             loop {
+                saved.borrow_and_update();
                 let looked_at = reader.looked_at;
                 match reader.next().await {
                     Err(fault) => return Some((Err(fault), None)),
@@ -222,7 +226,11 @@ impl<R: Reactor<Event = ShopEvent>> Reader<R> {
                     // Only a breath between stretches in which nothing matched.
                     Ok(None) if reader.looked_at > looked_at => {}
                     Ok(None) if !follow => return None,
-                    Ok(None) => reader.side.node.appended().await?,
+                    Ok(None) => tokio::select! {
+                        biased;
+                        () = draining.cancelled() => return None,
+                        grown = saved.changed() => grown.ok()?,
+                    },
                 }
             }
         })

@@ -20,6 +20,7 @@ use engine_runtime::projection::Projection;
 use engine_runtime::store::StateStore;
 use engine_sql::SqlReadStore;
 use schemas::event::ShopEvent;
+use tokio_util::sync::CancellationToken;
 
 /// What reads are answered from.
 pub struct QuerySide<R: Reactor> {
@@ -33,6 +34,8 @@ pub struct QuerySide<R: Reactor> {
     pub store: Arc<SqlReadStore>,
     /// Signs cursors.
     pub cursors: CursorKey,
+    /// Cancelled when the process drains: streams that follow end then.
+    pub draining: CancellationToken,
 }
 
 impl<R: Reactor> Clone for QuerySide<R> {
@@ -43,6 +46,7 @@ impl<R: Reactor> Clone for QuerySide<R> {
             projection: self.projection.clone(),
             store: Arc::clone(&self.store),
             cursors: self.cursors.clone(),
+            draining: self.draining.clone(),
         }
     }
 }

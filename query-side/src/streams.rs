@@ -184,7 +184,11 @@ impl<R: Reactor<Event = ShopEvent>> QuerySide<R> {
                     watch = side.node.watch(id).await.ok();
                 }
                 let watching = watch.as_mut()?;
-                let reached = watching.until(|current| current.version >= range.from).await?;
+                let reached = tokio::select! {
+                    biased;
+                    () = side.draining.cancelled() => return None,
+                    reached = watching.until(|current| current.version >= range.from) => reached?,
+                };
                 let least = reached.position.into();
                 // What is known to have happened is indexed soon after; the reader waits for it here, not in a loop.
                 while side.node.wait_saved(&least, KEEP_ALIVE).await.is_err() {

@@ -1,0 +1,88 @@
+//! What tells a repeated command from another one under the same id: a keyed hash of the verb and the JSON value of the
+//! body. Keyed with the log's own key, so it gives nothing away about the body; of the *value*, so that the order of
+//! members and white space do not matter.
+
+use engine::message::Fingerprint;
+use hmac::{Hmac, KeyInit, Mac};
+use serde_json::Value;
+use sha2::Sha256;
+
+/// Makes fingerprints under one log's key. Cheap to clone.
+#[derive(Clone)]
+pub struct Fingerprints(Hmac<Sha256>);
+
+impl Fingerprints {
+    /// Under the key that the log's `Genesis` holds.
+    pub fn new(key: &[u8; 32]) -> Self {
+        Self(Hmac::new_from_slice(key).expect("HMAC takes keys of any length"))
+    }
+
+    /// The fingerprint of a verb (`place`, `cancel`, …) and a body.
+    pub fn of(&self, verb: &str, body: &Value) -> Fingerprint {
+        let mut text = Vec::with_capacity(512);
+        text.extend_from_slice(verb.as_bytes());
+        text.push(b'\n');
+        write(body, &mut text);
+        let mut mac = self.0.clone();
+        mac.update(&text);
+        let tag = mac.finalize().into_bytes();
+        let mut fingerprint = [0; 16];
+        fingerprint.copy_from_slice(&tag[..16]);
+        Fingerprint(fingerprint)
+    }
+}
+
+/// JSON with members in the order of their names.
+fn write(value: &Value, out: &mut Vec<u8>) {
+    let leaf = |value: &Value, out: &mut Vec<u8>| {
+        serde_json::to_writer(out, value).expect("writing a value to memory cannot fail");
+    };
+    match value {
+        Value::Object(members) => {
+            let mut names: Vec<&String> = members.keys().collect();
+            names.sort_unstable();
+            out.push(b'{');
+            for name in names {
+                leaf(&Value::String(name.clone()), out);
+                out.push(b':');
+                write(&members[name], out);
+                out.push(b',');
+            }
+            out.push(b'}');
+        }
+        Value::Array(items) => {
+            out.push(b'[');
+            for item in items {
+                write(item, out);
+                out.push(b',');
+            }
+            out.push(b']');
+        }
+        other => leaf(other, out),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use serde_json::json;
+
+    use super::*;
+
+    fn of(verb: &str, body: Value) -> Fingerprint {
+        Fingerprints::new(&[7; 32]).of(verb, &body)
+    }
+
+    #[test]
+    fn the_order_of_members_does_not_matter() {
+        assert_eq!(of("place", json!({"a": 1, "b": {"c": 2, "d": 3}})), of("place", json!({"b": {"d": 3, "c": 2}, "a": 1})));
+    }
+
+    #[test]
+    fn verb_value_order_of_items_and_key_do() {
+        let one = of("place", json!({"a": [1, 2]}));
+        assert_ne!(one, of("cancel", json!({"a": [1, 2]})));
+        assert_ne!(one, of("place", json!({"a": [2, 1]})));
+        assert_ne!(one, of("place", json!({"a": ["1", 2]})));
+        assert_ne!(one, Fingerprints::new(&[8; 32]).of("place", &json!({"a": [1, 2]})));
+    }
+}

@@ -1,0 +1,187 @@
+//! The one door through which every command of an API consumer goes: from a request that has been taken in to a recorded
+//! outcome or the problem that tells why there is none.
+
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use chassis::body::CommandRequest;
+use chassis::problem::{Code, Problem, codes};
+use chassis::respond::Timing;
+use domain::{Shop, ShopState};
+use engine::message::{Answer, CommandId, Decided, Envelope, FieldError, Fingerprint, Precondition, Provenance};
+use engine::position::Positions;
+use engine::saga::{Heard, Reactor};
+use engine::stream::{StreamId, StreamName, Tenant};
+use engine::time::Timestamp;
+use engine_runtime::node::Node;
+use engine_runtime::watch::{Current, Watch};
+use schemas::command::{GatewayAnswer, GatewayCall, ShopCommand};
+use schemas::id::PaymentId;
+use schemas::problem::ShopCode;
+use uuid::Uuid;
+
+use crate::fingerprint::Fingerprints;
+use crate::gateway::Simulator;
+
+/// What the routes share. Cheap to clone.
+#[derive(Clone)]
+pub(crate) struct Door {
+    node: Node<Shop>,
+    fingerprints: Fingerprints,
+}
+
+/// A command as it stands at the door.
+pub(crate) struct Asked {
+    /// The request.
+    pub request: CommandRequest,
+    /// What is done: `place`, `cancel`, …; part of the fingerprint.
+    pub verb: &'static str,
+    /// The stream it addresses.
+    pub resource: StreamName,
+    /// The command, or what is wrong with its body.
+    pub command: Result<ShopCommand, Vec<FieldError>>,
+}
+
+/// A recorded acceptance.
+pub(crate) struct Accepted {
+    /// What was decided.
+    pub decided: Decided<ShopState>,
+    /// `Prefer: wait` of the request.
+    pub wait: Option<Duration>,
+    /// When it came to the door.
+    came: Instant,
+    came_at: Timestamp,
+}
+
+impl Accepted {
+    /// Where its time went. The record's own time is when it was decided.
+    pub(crate) fn timing(&self) -> Timing {
+        let total = self.came.elapsed();
+        let queue = Duration::from_micros(self.decided.recorded_at.micros_since(self.came_at)).min(total);
+        Timing { queue, append: total - queue }
+    }
+
+    /// Where its record is.
+    pub(crate) fn positions(&self) -> Positions {
+        self.decided.position.into()
+    }
+}
+
+impl Door {
+    pub(crate) fn new(node: Node<Shop>) -> Self {
+        let fingerprints = Fingerprints::new(&node.genesis().fingerprint_key);
+        Self { node, fingerprints }
+    }
+
+    pub(crate) fn node(&self) -> &Node<Shop> {
+        &self.node
+    }
+
+    /// Asks the owner. A body that is not valid asks only whether its key is known: that is told first.
+    pub(crate) async fn ask(&self, asked: Asked) -> Result<Accepted, Problem> {
+        let Asked { request, verb, resource, command } = asked;
+        let (came, came_at) = (Instant::now(), self.node.clock().now());
+        let (command, faults) = match command {
+            Ok(command) => (Some(command), Vec::new()),
+            Err(faults) => (None, faults),
+        };
+        let answer = self
+            .node
+            .submit(Envelope {
+                id: request.id,
+                tenant: Tenant::default(),
+                resource,
+                fingerprint: self.fingerprints.of(verb, &request.body),
+                precondition: request.precondition,
+                provenance: request.provenance,
+                command,
+            })
+            .await
+            .map_err(Problem::no_answer)?;
+        match answer {
+            Answer::Decided(decided) if decided.outcome.is_accepted() => {
+                Ok(Accepted { decided, wait: request.wait, came, came_at })
+            }
+            Answer::Decided(decided) => Err(refused(&decided)),
+            Answer::Invalid(faults) => Err(Problem::invalid_fields(faults)),
+            Answer::Unheard => Err(Problem::invalid_fields(faults)),
+            Answer::Reused => Err(Problem::idempotency_key_reused()),
+            Answer::Expired => Err(Problem::command_expired()),
+        }
+    }
+
+    /// A stream as it stands; `None` where nobody wrote it.
+    pub(crate) async fn current(&self, stream: StreamName) -> Result<Option<Arc<ShopState>>, Problem> {
+        Ok(self.watch(stream).await?.current().map(|current: Current<ShopState>| current.state))
+    }
+
+    pub(crate) async fn watch(&self, stream: StreamName) -> Result<Watch<ShopState>, Problem> {
+        self.node.watch(StreamId { tenant: Tenant::default(), name: stream }).await.map_err(Problem::no_answer)
+    }
+}
+
+/// A recorded refusal as it is told.
+fn refused(decided: &Decided<ShopState>) -> Problem {
+    let name = decided.outcome.code.as_deref().unwrap_or_default();
+    let code = match schemas::problem::code(name) {
+        Some(code) => Code::new(code.name, code.status, code.title, code.page),
+        None if name == codes::VERSION_MISMATCH.name => codes::VERSION_MISMATCH,
+        // Recorded by a newer version under a code this one does not know.
+        None => {
+            tracing::error!(code = name, position = %decided.position, "a recorded refusal has a code without a page");
+            return Problem::internal();
+        }
+    };
+    let problem = Problem::recorded(code, &decided.outcome).positions(&decided.position.into());
+    if decided.replayed { problem.header(chassis::headers::IDEMPOTENCY_REPLAYED, http::HeaderValue::from_static("true")) } else { problem }
+}
+
+/// Takes the gateway's second answers: they come through the same door as the first, under the same id, and so change
+/// nothing more.
+pub(super) fn hear_second_answers(node: &Node<Shop>, gateway: &Simulator) {
+    let node = node.clone();
+    gateway.on_second_answer(Arc::new(move |key, call, answer| {
+        let node = node.clone();
+        tokio::spawn(async move { hear_again(&node, key, call, answer).await });
+    }));
+}
+
+async fn hear_again(node: &Node<Shop>, key: CommandId, call: GatewayCall, answer: GatewayAnswer) {
+    let (GatewayCall::Authorize { payment_id, .. }
+    | GatewayCall::Capture { payment_id, .. }
+    | GatewayCall::Void { payment_id }
+    | GatewayCall::Refund { payment_id, .. }) = &call;
+    let stream = PaymentId::stream(*payment_id);
+    let id = StreamId { tenant: Tenant::default(), name: stream.clone() };
+    let Some(payment) = node.watch(id).await.ok().and_then(|watch| watch.current()) else { return };
+    let pending = Shop.react(&stream, payment.version, &payment.state).pending;
+    // Answered already, as it should be: there is nothing left that this could be the answer to.
+    let Some(pending) = pending.into_iter().find(|pending| pending.id == key) else { return };
+    let now = node.clock().now();
+    let Some((id, command)) = Shop.heard(&stream, &payment.state, &pending, &Heard::Returned(answer), now) else {
+        return;
+    };
+    let envelope = Envelope {
+        id,
+        tenant: Tenant::default(),
+        resource: stream,
+        fingerprint: Fingerprint::default(),
+        precondition: Precondition::None,
+        provenance: Provenance::default(),
+        command: Some(command),
+    };
+    if let Err(why) = node.submit(envelope).await {
+        tracing::debug!(%why, payment.id = %payment_id, "a second answer was not taken");
+    }
+}
+
+/// A problem of the shop, in its own words.
+pub(super) fn shop_problem(code: ShopCode) -> Problem {
+    Problem::new(Code::new(code.name, code.status, code.title, code.page), code.title)
+}
+
+/// An id in a path, in its usual form, any case.
+pub(super) fn path_uuid(text: &str) -> Option<Uuid> {
+    // 36 characters: the parser takes other forms too, which are not ours.
+    if text.len() == 36 { Uuid::try_parse(text).ok() } else { None }
+}
