@@ -27,7 +27,7 @@ use engine::position::LogId;
 use engine::record::Genesis;
 use engine_embedded::{EmbeddedLog, OpenFault, Options};
 use engine_runtime::node::{Node, NodeOptions, Parts};
-use engine_runtime::projection::Projection;
+use engine_runtime::projection::{Projection, ProjectionStatus};
 use engine_runtime::store::{StateStore, StoreOptions};
 use engine_runtime::system::{SystemChance, SystemClock};
 use engine_sql::SqlReadStore;
@@ -85,6 +85,7 @@ pub(crate) async fn run(arguments: DevArguments) -> Result<(), Failure> {
     telemetry::init(arguments.log, "warn,docket=info").map_err(|fault| Failure::of("cannot set up logging", &fault))?;
     let metrics = Metrics::install().map_err(|fault| Failure::of("cannot set up metrics", &fault))?;
     let stop = chassis::shutdown::on_signals().map_err(|fault| Failure::of("cannot listen for signals", &fault))?;
+    tokio::spawn(metrics.clone().upkeep(stop.clone()));
     // Before anything is opened: an address that is taken is learnt of first.
     let server = Server::bind(arguments.listen, Exposure::LoopbackOnly, Limits { drain_max: DRAIN_REQUESTS_WITHIN, ..Limits::DEFAULT })
         .await
@@ -166,7 +167,7 @@ impl House {
         let projection = self.projection.clone();
         let health = Health::builder(stop.clone())
             .check("commands", move || node.status().unready().map_or(Ok(()), Err))
-            .check("read models", move || projection.ready())
+            .check("read models", move || following(&projection))
             .build();
         Router::new()
             .merge(commands.routes())
@@ -198,6 +199,16 @@ impl House {
         if closing.await.is_err() {
             tracing::error!("closing the log failed; it is recovered at the next start");
         }
+    }
+}
+
+/// Whether the read models are kept current.
+fn following(projection: &Projection) -> Result<(), String> {
+    match projection.status() {
+        ProjectionStatus::Running => Ok(()),
+        ProjectionStatus::Waiting(why) => Err(why),
+        ProjectionStatus::Stopped => Err("stopped".to_owned()),
+        ProjectionStatus::Failed(fault) => Err(fault.to_string()),
     }
 }
 

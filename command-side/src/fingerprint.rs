@@ -9,16 +9,16 @@ use sha2::Sha256;
 
 /// Makes fingerprints under one log's key. Cheap to clone.
 #[derive(Clone)]
-pub struct Fingerprints(Hmac<Sha256>);
+pub(crate) struct Fingerprints(Hmac<Sha256>);
 
 impl Fingerprints {
     /// Under the key that the log's `Genesis` holds.
-    pub fn new(key: &[u8; 32]) -> Self {
+    pub(crate) fn new(key: &[u8; 32]) -> Self {
         Self(Hmac::new_from_slice(key).expect("HMAC takes keys of any length"))
     }
 
     /// The fingerprint of a verb (`place`, `cancel`, …) and a body.
-    pub fn of(&self, verb: &str, body: &Value) -> Fingerprint {
+    pub(crate) fn of(&self, verb: &str, body: &Value) -> Fingerprint {
         let mut text = Vec::with_capacity(512);
         text.extend_from_slice(verb.as_bytes());
         text.push(b'\n');

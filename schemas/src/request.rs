@@ -133,11 +133,8 @@ impl ShipOrderBody {
 pub struct EmptyBody;
 
 impl EmptyBody {
-    /// Reads it, or tells every fault. No body at all is as good as an empty object.
+    /// Reads it, or tells every fault.
     pub fn parse(body: &Value) -> Result<Self, Invalid> {
-        if body.is_null() {
-            return Ok(Self);
-        }
         Faults::collect(body, |_, _| Some(Self))
     }
 }
@@ -295,11 +292,8 @@ pub struct CapturePaymentBody {
 }
 
 impl CapturePaymentBody {
-    /// Reads it, or tells every fault. No body at all is as good as an empty object.
+    /// Reads it, or tells every fault.
     pub fn parse(body: &Value) -> Result<Self, Invalid> {
-        if body.is_null() {
-            return Ok(Self { amount: None });
-        }
         Faults::collect(body, |members, faults| {
             Some(Self { amount: members.optional("amount", faults, fields::money(1, AMOUNT_MAX))? })
         })

@@ -12,7 +12,7 @@ use schemas::money::{Currency, Money};
 use serde::{Deserialize, Serialize};
 
 /// How long an authorization holds: 7 days, as card schemes have it.
-pub const AUTHORIZATION_MS: u64 = 7 * 24 * 60 * 60 * 1_000;
+pub(super) const AUTHORIZATION_MS: u64 = 7 * 24 * 60 * 60 * 1_000;
 
 /// All payments the gateway ever heard of.
 #[derive(Debug, Default)]
@@ -109,7 +109,7 @@ pub enum BooksFault {
 }
 
 /// What a call is about.
-pub fn parts(call: &GatewayCall) -> (PaymentId, Verb, Option<Money>, Option<&str>) {
+pub(super) fn parts(call: &GatewayCall) -> (PaymentId, Verb, Option<Money>, Option<&str>) {
     match call {
         GatewayCall::Authorize { payment_id, amount, token } => {
             (*payment_id, Verb::Authorize, Some(*amount), Some(token))

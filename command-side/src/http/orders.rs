@@ -7,7 +7,7 @@ use axum::body::Body;
 use axum::extract::{Path, Request, State};
 use axum::response::{IntoResponse, Response};
 use axum::routing::post;
-use chassis::body::{CommandRequest, command_request};
+use chassis::body::{CommandRequest, bare_command_request, command_request};
 use chassis::problem::Problem;
 use chassis::respond::Reply;
 use domain::ShopState;
@@ -111,7 +111,7 @@ impl Door {
         waits: Waits,
     ) -> Answer {
         let (parts, body): (Parts, Body) = request.into_parts();
-        let request = command_request(&parts, body).await?;
+        let request = bare_command_request(&parts, body).await?;
         let Some(order_id) = path_uuid(id).map(OrderId) else { return Err(shop_problem(ORDER_NOT_FOUND)) };
         let command = parse(order_id, &request);
         self.order(verb, order_id, request, command, waits).await

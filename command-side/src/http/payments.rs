@@ -7,7 +7,7 @@ use axum::Router;
 use axum::extract::{Path, Request, State};
 use axum::response::{IntoResponse, Response};
 use axum::routing::post;
-use chassis::body::{CommandRequest, command_request};
+use chassis::body::{CommandRequest, bare_command_request, command_request};
 use chassis::problem::Problem;
 use chassis::respond::Reply;
 use domain::ShopState;
@@ -92,7 +92,7 @@ impl Door {
         parse: impl FnOnce(PaymentId, Option<OrderId>, &CommandRequest) -> Result<ShopCommand, Vec<FieldError>>,
     ) -> Answer {
         let (parts, body) = request.into_parts();
-        let request = command_request(&parts, body).await?;
+        let request = bare_command_request(&parts, body).await?;
         let Some(payment_id) = path_uuid(id).map(PaymentId) else { return Err(shop_problem(PAYMENT_NOT_FOUND)) };
         let checkout_of = match self.current(payment_id.stream()).await?.as_deref() {
             Some(ShopState::Payment(payment)) => payment.shown.checkout_of(),
@@ -160,8 +160,8 @@ impl Door {
             return Ok(Some((payment.shown.clone(), quiet.position)));
         }
         // More has happened since: look where it first came to rest. The index may lag a moment behind what is known.
-        let saved = self.node().wait_saved(&quiet.position.into(), deadline.saturating_duration_since(Instant::now()));
-        if saved.await.is_err() {
+        let (reached, left) = (quiet.position.into(), deadline.saturating_duration_since(Instant::now()));
+        if self.node().wait_saved(&reached, left).await.is_err() {
             return Ok(None);
         }
         let stream = payment_id.stream();

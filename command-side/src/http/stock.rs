@@ -4,7 +4,7 @@ use axum::Router;
 use axum::extract::{Path, Request, State};
 use axum::response::{IntoResponse, Response};
 use axum::routing::{post, put};
-use chassis::body::{CommandRequest, command_request};
+use chassis::body::{CommandRequest, bare_command_request, command_request};
 use chassis::problem::Problem;
 use chassis::respond::Reply;
 use domain::ShopState;
@@ -127,7 +127,7 @@ impl Door {
         make: impl FnOnce(ReservationVerb) -> ShopCommand,
     ) -> Answer {
         let (parts, body) = request.into_parts();
-        let request = command_request(&parts, body).await?;
+        let request = bare_command_request(&parts, body).await?;
         let (Ok(location_id), Some(id)) = (LocationId::new(&location), path_uuid(&id)) else {
             return Err(shop_problem(RESERVATION_NOT_FOUND));
         };

@@ -85,13 +85,34 @@ pub async fn command_request(parts: &request::Parts, body: Body) -> Result<Comma
     command_request_within(parts, body, &BodyLimits::DEFAULT).await
 }
 
+/// Takes a command in whose verb says all there is to say: no body at all is as good as an empty object.
+pub async fn bare_command_request(parts: &request::Parts, body: Body) -> Result<CommandRequest, Problem> {
+    command_request_of(parts, body, &BodyLimits::DEFAULT, Emptiness::IsAnObject).await
+}
+
 /// Takes a command in, within `limits`.
 pub async fn command_request_within(
     parts: &request::Parts,
-    mut body: Body,
+    body: Body,
     limits: &BodyLimits,
 ) -> Result<CommandRequest, Problem> {
-    let taken = take(parts, &mut body, limits).await;
+    command_request_of(parts, body, limits, Emptiness::IsMalformed).await
+}
+
+/// What no body at all means.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Emptiness {
+    IsMalformed,
+    IsAnObject,
+}
+
+async fn command_request_of(
+    parts: &request::Parts,
+    mut body: Body,
+    limits: &BodyLimits,
+    emptiness: Emptiness,
+) -> Result<CommandRequest, Problem> {
+    let taken = take(parts, &mut body, limits, emptiness).await;
     if let Err(problem) = &taken {
         // Not where the client waits to be asked for its body, nor where no more of it comes.
         let comes = !parts.headers.contains_key(EXPECT) && problem.code() != codes::BODY_TOO_SLOW;
@@ -102,7 +123,12 @@ pub async fn command_request_within(
     taken
 }
 
-async fn take(parts: &request::Parts, body: &mut Body, limits: &BodyLimits) -> Result<CommandRequest, Problem> {
+async fn take(
+    parts: &request::Parts,
+    body: &mut Body,
+    limits: &BodyLimits,
+    emptiness: Emptiness,
+) -> Result<CommandRequest, Problem> {
     let map = &parts.headers;
     headers::accept(map, &[APPLICATION_JSON])?;
     let id = headers::idempotency_key(map)?;
@@ -119,7 +145,11 @@ async fn take(parts: &request::Parts, body: &mut Body, limits: &BodyLimits) -> R
         return Err(Problem::body_too_large(limits.bytes_max));
     }
     let bytes = read_body(body, limits).await?;
-    let body = parse_json(&bytes)?;
+    let body = if bytes.is_empty() && emptiness == Emptiness::IsAnObject {
+        Value::Object(serde_json::Map::new())
+    } else {
+        parse_json(&bytes)?
+    };
     Ok(CommandRequest {
         id,
         precondition: precondition.unwrap_or_default(),

@@ -141,7 +141,7 @@ fn a_checkouts_own_reasons_are_not_for_callers() {
 #[test]
 fn a_body_that_is_no_object_is_one_fault() {
     assert_eq!(faults(PlaceOrderBody::parse(&json!([]))), [at("", "wrong-type")]);
-    assert!(EmptyBody::parse(&Value::Null).is_ok());
+    assert!(EmptyBody::parse(&json!({})).is_ok());
     assert_eq!(faults(EmptyBody::parse(&json!({"x": 1}))), [at("/x", "unknown-field")]);
 }
 
