@@ -124,6 +124,12 @@ impl<'a> Draft<'a> {
                     "a payment begins with its request"
                 );
             }
+            // Somebody made a payment of their own under the id that follows from this order. It is not ours to use.
+            (StepKind::Authorize, Work::Do) => {
+                let error = "the payment's id is taken".to_owned();
+                self.checkout(CheckoutStepFailed { step: errand.step, error, position: None });
+                self.call_off(CancelReason::PaymentDeclined, None);
+            }
             (StepKind::Capture, Work::Do) => {
                 if self.payment.as_ref().is_some_and(PaymentState::can_be_captured) {
                     let amount = self.checkout.plan.amount;
