@@ -106,11 +106,21 @@ fn reading_twice_gives_the_same(fixture: LogFixture) {
     assert_eq!(fixture.read(0, 7, 500), fixture.read(0, 7, 500));
 }
 
+/// Tells the readers that nothing more will come, also if the writer panics: they would read on for ever.
+struct Writing<'a>(&'a AtomicBool);
+
+impl Drop for Writing<'_> {
+    fn drop(&mut self) {
+        self.0.store(true, Ordering::SeqCst);
+    }
+}
+
 fn readers_see_only_what_will_stay(fixture: LogFixture) {
     let done = AtomicBool::new(false);
     let mut writer = fixture.writer(0);
     let log = fixture.log.as_ref();
     thread::scope(|scope| {
+        let writing = Writing(&done);
         let readers = [1, 400, 100_000].map(|bytes_max| {
             let done = &done;
             scope.spawn(move || {
@@ -131,7 +141,7 @@ fn readers_see_only_what_will_stay(fixture: LogFixture) {
             }
         }
         writer.settle();
-        done.store(true, Ordering::SeqCst);
+        drop(writing);
         let all = all_from(log, 0, 0, PLENTY_BYTES);
         for reader in readers {
             assert_eq!(reader.join().expect("the reader reads"), all);
@@ -140,21 +150,28 @@ fn readers_see_only_what_will_stay(fixture: LogFixture) {
 }
 
 fn a_reader_follows_a_writer_to_the_last_record(fixture: LogFixture) {
+    let done = AtomicBool::new(false);
     let mut writer = fixture.writer(1);
     let log = fixture.log.as_ref();
     thread::scope(|scope| {
-        let reader = scope.spawn(move || {
+        let writing = Writing(&done);
+        let reader = scope.spawn(|| {
             let mut next = 0;
-            while next < 301 {
+            loop {
+                // Asked before reading: what was settled by then is there, so one more round is the last.
+                let last_round = done.load(Ordering::SeqCst);
                 next += all_from(log, 1, next, 1_000).len() as u64;
+                if last_round {
+                    return next;
+                }
                 thread::yield_now();
             }
-            next
         });
         for number in 0..300 {
             writer.hand(marked(1, 0, number));
         }
         writer.settle();
+        drop(writing);
         assert_eq!(reader.join().expect("the reader reads"), 301);
     });
 }
