@@ -702,3 +702,32 @@ fn a_record_that_overtook_another_ends_the_term_without_alarm() {
         assert_eq!(tickets(&stepped_down.unresolved), [1, 2]);
     }
 }
+
+#[test]
+fn a_question_is_not_answered_by_what_was_handed_over_before_it_came() {
+    let mut bench = Bench::new();
+    bench.submit(1, envelope(1, BankCommand::Open(name(0))));
+    bench.submit(2, question(2, &BankCommand::Open(name(1))));
+    bench.land();
+    bench.effective();
+    assert_eq!(bench.decided().0, 1);
+    bench.nothing_more();
+    bench.land();
+    bench.effective();
+    assert!(matches!(bench.answer(), (2, Ok(Answer::Unheard))));
+}
+
+#[test]
+fn what_an_aggregate_remembers_is_told_once_all_it_was_seen_with_is_certain() {
+    let mut bench = Bench::new();
+    let stored = BTreeMap::from([(name(0), (Version(3), Account { balance: 2, opened_by: id(1) }))]);
+    bench.submit(1, envelope(9, BankCommand::Open(name(1))));
+    bench.feed(Input::Submit(Ticket(2), envelope(1, BankCommand::Open(name(0)))));
+    let (load, asked) = bench.load();
+    bench.find(load, &asked, &stored, None);
+    bench.nothing_more();
+    bench.land();
+    bench.effective();
+    assert_eq!(bench.decided().0, 1);
+    assert!(matches!(bench.next(), Effect::ReplayVersion(Ticket(2), ..)));
+}
