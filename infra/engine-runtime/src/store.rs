@@ -45,6 +45,9 @@ pub struct StoreOptions {
     pub write_buffer_bytes: u64,
     /// Bytes of remembered command ids; past it the oldest are forgotten early, with a warning.
     pub ids_bytes_max: u64,
+    /// Bytes that saves leave free on the disk: they answer [`StoreFault::Full`] rather than let the database run into a
+    /// full disk, which would break it for the rest of the process. 24 MiB: its memory tables flushed twice over.
+    pub reserve_bytes: u64,
     /// How often what was written is synced to the disk, in the background.
     pub persist_every: Duration,
 }
@@ -55,6 +58,7 @@ impl Default for StoreOptions {
             cache_bytes: 32 << 20,
             write_buffer_bytes: 4 << 20,
             ids_bytes_max: 1 << 30,
+            reserve_bytes: 24 << 20,
             persist_every: Duration::from_secs(1),
         }
     }

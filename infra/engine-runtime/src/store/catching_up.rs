@@ -2,6 +2,7 @@
 //! a term of one's own. Gives to the letter what following the shards gives.
 
 use std::collections::HashMap;
+use std::collections::hash_map::Entry;
 
 use bytes::Bytes;
 use engine::event::{Event, EventMeta};
@@ -100,16 +101,20 @@ impl<R: Reactor> StateStore<R> {
     ) -> Result<(), StoreFault> {
         for events in &commit.streams {
             let stream = StreamId { tenant: commit.tenant.clone(), name: events.name.clone() };
-            let mut found = match working.remove(&stream) {
-                Some(found) => found,
+            let found = match working.entry(stream) {
+                Entry::Occupied(entry) => entry.into_mut(),
                 // Only the first event of a stream needs no look: nobody wrote it before.
-                None if events.first_version == Version(1) => Working::absent(),
-                None => self.working(&stream)?,
+                Entry::Vacant(entry) if events.first_version == Version(1) => entry.insert(Working::absent()),
+                Entry::Vacant(entry) => {
+                    let found = self.working(entry.key())?;
+                    entry.insert(found)
+                }
             };
+            let stream_id = || Box::new(StreamId { tenant: commit.tenant.clone(), name: events.name.clone() });
             if events.first_version != found.version.next() {
                 return Err(StoreFault::Gap {
                     position,
-                    stream: Box::new(stream),
+                    stream: stream_id(),
                     expected: found.version.next(),
                     found: events.first_version,
                 });
@@ -125,7 +130,7 @@ impl<R: Reactor> StateStore<R> {
             for stored in &events.events {
                 let event = R::Event::decode(stored).map_err(|source| StoreFault::Event {
                     position,
-                    stream: Box::new(stream.clone()),
+                    stream: stream_id(),
                     source,
                 })?;
                 found.state = Some(self.decider.evolve(found.state.take(), &event, &meta));
@@ -135,7 +140,6 @@ impl<R: Reactor> StateStore<R> {
             found.offset = position.offset;
             found.recorded_at = commit.recorded_at;
             found.is_changed = true;
-            working.insert(stream, found);
         }
         Ok(())
     }

@@ -25,6 +25,14 @@ pub enum StoreFault {
         #[source]
         source: Arc<std::io::Error>,
     },
+    /// The disk has too little room left. Nothing was written and nothing is broken: try again when there is room.
+    #[error("the state store {directory:?} has only {free_bytes} bytes of room left")]
+    Full {
+        /// Where it is.
+        directory: PathBuf,
+        /// What the file system has left.
+        free_bytes: u64,
+    },
     /// The database below failed. It is condemned: the next opening folds it afresh.
     #[error("the state store's database failed")]
     Database(#[source] Arc<fjall::Error>),
@@ -92,6 +100,13 @@ pub enum StoreFault {
         /// The version that came.
         found: Version,
     },
+}
+
+impl StoreFault {
+    /// Whether the same call may succeed later, on the same open store.
+    pub fn may_pass(&self) -> bool {
+        matches!(self, Self::Full { .. } | Self::Log(LogFault::Unreadable(_)))
+    }
 }
 
 impl From<fjall::Error> for StoreFault {

@@ -15,7 +15,7 @@ use fjall::{Keyspace, OwnedWriteBatch};
 
 use super::calendar::{Bucket, Calendar, Touched};
 use super::keys::{self, StateHead};
-use super::tables::{fill_value, forgotten_value, meta_bucket, slots_value};
+use super::tables::{check_room, fill_value, forgotten_value, meta_bucket, slots_value};
 use super::{StateStore, StoreFault};
 
 /// A batch being filled.
@@ -108,6 +108,8 @@ impl<'a, R: Reactor> Sheet<'a, R> {
         let store = self.store;
         let options = &store.options;
         let tables = &store.tables;
+        check_room(&store.directory, options)?;
+        tables.pace();
         // Held until the batch is in: the calendar's parts of two batches must not overtake one another.
         let mut calendar = store.calendar.lock();
         let dropped = self.put_ids(&mut calendar)?;

@@ -14,6 +14,7 @@ use std::io;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::path::Path;
 use std::sync::Arc;
+use std::time::Duration;
 
 use engine::position::{Checkpoint, LogId, Partition};
 use engine::time::Timestamp;
@@ -59,6 +60,11 @@ pub(super) struct Remains {
 /// Says that what lies beside it is to be wiped.
 const CONDEMNED: &str = "condemned";
 const DATABASE: &str = "db";
+/// Full memory tables of one keyspace at which savers wait: one fewer than fjall's own bound.
+const SEALED_MAX: usize = 3;
+/// How long they wait between looks, and how often they look: after a tenth of a second the wait is left to fjall.
+const PACE_STEP: Duration = Duration::from_millis(1);
+const PACE_STEPS_MAX: u32 = 100;
 
 /// Marks the store in `directory` as of no use. Best effort: if the disk refuses even this, the next opening may find the
 /// damage by itself.
@@ -66,6 +72,17 @@ pub(super) fn condemn(directory: &Path) {
     if let Err(error) = fs::write(directory.join(CONDEMNED), b"") {
         tracing::error!(error = &error as &dyn std::error::Error, "the state store cannot be condemned");
     }
+}
+
+/// Refuses to write if that could fill the disk.
+pub(super) fn check_room(directory: &Path, options: &StoreOptions) -> Result<(), StoreFault> {
+    let room = rustix::fs::statvfs(directory)
+        .map_err(|source| StoreFault::Directory { directory: directory.to_owned(), source: Arc::new(source.into()) })?;
+    let free_bytes = room.f_bavail.saturating_mul(room.f_frsize);
+    if free_bytes < options.reserve_bytes {
+        return Err(StoreFault::Full { directory: directory.to_owned(), free_bytes });
+    }
+    Ok(())
 }
 
 /// Opens what is in `directory`, or wipes it and begins afresh.
@@ -115,8 +132,8 @@ fn open_database(directory: &Path, options: &StoreOptions) -> Result<Usable<(Tab
     let opened = catch_unwind(AssertUnwindSafe(|| -> fjall::Result<(Tables, Found)> {
         let database = Database::builder(directory.join(DATABASE))
             .cache_size(options.cache_bytes)
-            // One for flushing, one for compacting: more only take memory.
-            .worker_threads(2)
+            // With several, fjall's first one hands compactions to the others without pause: a whole core for nothing.
+            .worker_threads(1)
             // The journal is kept until the slowest keyspace is flushed, and is replayed on opening: the least allowed.
             .max_journaling_size(64 << 20)
             .open()?;
@@ -241,6 +258,20 @@ impl Tables {
         }
         *self.ids.write() = Arc::new(buckets);
         Ok(())
+    }
+
+    /// Waits, but not for long, until what was written before is on its way to files. fjall waits too, in steps of a tenth
+    /// of a second.
+    pub(super) fn pace(&self) {
+        let buckets = self.buckets();
+        let ids = buckets.iter().map(|(_, keyspace)| keyspace);
+        let busy = [&self.states, &self.index, &self.timers, &self.open].into_iter().chain(ids).collect::<Vec<_>>();
+        for _ in 0..PACE_STEPS_MAX {
+            if busy.iter().all(|keyspace| keyspace.sealed_memtable_count() < SEALED_MAX) {
+                return;
+            }
+            std::thread::sleep(PACE_STEP);
+        }
     }
 
     /// The keyspace of one bucket, made if it is new.

@@ -6,7 +6,7 @@ use std::io::{Read, Seek, SeekFrom, Write};
 use std::path::{Path, PathBuf};
 
 use engine::position::Partition;
-use engine_runtime::store::{Opened, StoreOptions};
+use engine_runtime::store::{Opened, StoreFault, StoreOptions};
 
 use crate::toy::Happened;
 use crate::world::{Dump, World, copy, dump, dump_of_a_fresh_fold};
@@ -82,18 +82,21 @@ fn after_a_power_cut_the_store_is_as_it_was_after_some_save() {
     let whole = tempfile::tempdir().unwrap();
     copy(directory.path(), whole.path());
     let length = written_bytes(&journal(whole.path()));
+    let mut resumed = 0;
     for cut in (1..24).map(|part| length * part / 24) {
         let crashed = tempfile::tempdir().unwrap();
         copy(whole.path(), crashed.path());
         let file = OpenOptions::new().write(true).open(journal(crashed.path())).unwrap();
         file.set_len(cut).unwrap();
         drop(file);
-        let (after, _) = world.open(crashed.path());
+        let (after, opened) = world.open(crashed.path());
+        resumed += usize::from(opened == Opened::Resumed);
         let reached = (0..3).map(|partition| after.checkpoint(Partition(partition)).0.next_offset.0).collect();
         assert!(possible.contains(&reached), "cut at {cut}: {reached:?} is after no save");
         drop(after);
         recovers(&world, crashed.path(), &fresh);
     }
+    assert!(resumed > 20, "only {resumed} of 23 stores were of use");
 }
 
 #[test]
@@ -134,4 +137,22 @@ fn a_store_that_flushes_and_compacts_all_the_time_holds_the_same() {
         store.persist().unwrap();
     }
     assert_eq!(recovers(&world, directory.path(), &fresh), Opened::Resumed);
+}
+
+#[test]
+fn a_disk_that_is_almost_full_is_left_alone_until_there_is_room() {
+    let world = a_world_with_some_history(10);
+    let directory = tempfile::tempdir().unwrap();
+    let options = StoreOptions { reserve_bytes: u64::MAX, ..StoreOptions::default() };
+    let (store, _) = world.open_with(directory.path(), options);
+    for fault in [store.save(&world.effective).unwrap_err(), world.try_catch_up(&store, None).unwrap_err()] {
+        assert!(matches!(fault, StoreFault::Full { .. }) && fault.may_pass(), "{fault:?}");
+    }
+    assert_eq!(store.checkpoint(Partition(0)).0.next_offset.0, 0);
+    drop(store);
+    let (store, opened) = world.open(directory.path());
+    assert_eq!(opened, Opened::Resumed);
+    store.save(&world.effective).unwrap();
+    drop(store);
+    assert!(dump(directory.path()) == dump_of_a_fresh_fold(&world));
 }
