@@ -82,7 +82,7 @@ pub(super) enum Touched {
 }
 
 impl Calendar {
-    /// Notes that something was recorded at `at`. True if that began a slot, so that days may have become old.
+    /// Notes that something was recorded at `at`. Says so if that began a slot: days may have become old by it.
     pub(super) fn tick(&mut self, at: Timestamp) -> Option<Touched> {
         let (day, slot) = day_and_slot(at);
         if self.forgotten.day.is_some_and(|forgotten| day <= forgotten) {
