@@ -5,6 +5,7 @@ use std::borrow::Cow;
 use std::sync::Arc;
 
 use super::machine::Turn;
+use super::memory::Slot;
 use super::pipeline::{Deferred, Later, Running};
 use super::{Changed, Effect, Loaded, Ticket};
 use crate::decider::{Context, Decider, Decision, States, StreamState};
@@ -22,8 +23,12 @@ pub(super) struct Pending<D: Decider> {
     pub(super) envelope: Envelope<D::Command>,
     /// What it names, as it names it.
     pub(super) streams: Vec<StreamName>,
-    /// Those of them that the load was asked for.
-    pub(super) asked: Vec<StreamName>,
+    /// Where they are, in the same order.
+    pub(super) slots: Vec<Slot>,
+    /// Where its id is.
+    pub(super) id_slot: Slot,
+    /// The places in `streams` of those that the load was asked for.
+    pub(super) asked: Vec<usize>,
     /// Submissions under the same id that came while it waited.
     pub(super) joined: Vec<(Ticket, Envelope<D::Command>)>,
 }
@@ -44,9 +49,9 @@ impl<D: Decider> Turn<'_, D> {
             Ok(loaded) => {
                 let remembered = loaded.remembered;
                 assert_eq!(loaded.streams.len(), pending.asked.len(), "a load answers what was asked");
-                for (asked, found) in pending.asked.iter().zip(loaded.streams) {
-                    assert_eq!(*asked, found.name, "a load answers in the order asked");
-                    self.term.streams.merge(&pending.envelope.tenant, found.name, found.version, found.state);
+                for (index, found) in pending.asked.iter().zip(loaded.streams) {
+                    assert_eq!(pending.streams[*index], found.name, "a load answers in the order asked");
+                    self.term.streams.merge(pending.slots[*index], found.version, found.state);
                 }
                 self.settle_or_decide(pending, remembered);
             }
@@ -64,8 +69,7 @@ impl<D: Decider> Turn<'_, D> {
         let envelope = &pending.envelope;
         if envelope.command.is_none() {
             // While it asked, the id may have come into use here: what the shard knows is newer than what it loaded.
-            let key = (envelope.id, envelope.tenant.clone(), envelope.resource.clone());
-            if let Some(standing) = self.term.ids.standing(&key) {
+            if let Some(standing) = self.term.ids.standing(pending.id_slot) {
                 self.release(&pending);
                 self.join(standing, pending.ticket, pending.envelope);
                 return;
@@ -82,8 +86,8 @@ impl<D: Decider> Turn<'_, D> {
             }
             return;
         }
-        let (_, resource) = self.term.streams.get(&envelope.tenant, &envelope.resource);
-        if let Some(version) = resource.and_then(|state| self.fixed.decider.remembers(&state, envelope.id)) {
+        let (_, resource) = self.term.streams.get(pending.slots[0]);
+        if let Some(version) = resource.and_then(|state| self.fixed.decider.remembers(state, envelope.id)) {
             self.release(&pending);
             for (ticket, envelope) in everybody(pending) {
                 self.replay_version(ticket, envelope, version);
@@ -109,12 +113,10 @@ impl<D: Decider> Turn<'_, D> {
 
     /// Ends the registration of a load.
     fn release(&mut self, pending: &Pending<D>) {
-        let envelope = &pending.envelope;
-        for stream in &pending.streams {
-            self.term.streams.unpin(&envelope.tenant, stream);
+        for slot in &pending.slots {
+            self.term.streams.unpin(*slot);
         }
-        let key = (envelope.id, envelope.tenant.clone(), envelope.resource.clone());
-        self.term.ids.unpin(&key, envelope.command.is_some());
+        self.term.ids.unpin(pending.id_slot, pending.envelope.command.is_some());
     }
 
     /// Answers once a record that is handed to the log after this is effective.
@@ -135,10 +137,10 @@ impl<D: Decider> Turn<'_, D> {
     fn decide(&mut self, pending: Pending<D>) {
         let recorded_at = self.now.max(self.term.last_recorded_at);
         let envelope = &pending.envelope;
-        let states = (pending.streams.iter())
-            .map(|name| {
-                let (version, state) = self.term.streams.get(&envelope.tenant, name);
-                StreamState { name: name.clone(), version, state }
+        let states = (pending.streams.iter().zip(&pending.slots))
+            .map(|(name, slot)| {
+                let (version, state) = self.term.streams.get(*slot);
+                StreamState { name: name.clone(), version, state: state.cloned() }
             })
             .collect::<Vec<_>>();
         let verdict = match self.judge(envelope, &states, recorded_at) {
@@ -179,19 +181,21 @@ impl<D: Decider> Turn<'_, D> {
         let Body::Commit(commit) = record.body else { unreachable!("it was made above") };
         let commit = Arc::<Commit>::from(commit);
 
-        let changed = (verdict.events.into_iter().zip(&commit.streams))
-            .map(|((_, events), written)| self.evolve(&commit, written, events))
+        let slots = verdict.events.iter().map(|(index, _)| pending.slots[*index]).collect::<Vec<_>>();
+        let changed = (verdict.events.into_iter().zip(&slots).zip(&commit.streams))
+            .map(|(((_, events), slot), written)| self.evolve(&commit, *slot, written, events))
             .collect::<Vec<_>>();
         let state = if commit.outcome.is_accepted() && commit.outcome.answer.is_none() {
-            self.term.streams.get(&commit.tenant, &commit.resource).1
+            self.term.streams.get(pending.slots[0]).1.cloned()
         } else {
             None
         };
         self.term.last_recorded_at = recorded_at;
-        self.term.ids.run(&(commit.command_id, commit.tenant.clone(), commit.resource.clone()), record.header.seq);
+        self.term.ids.run(pending.id_slot, record.header.seq);
         self.release(&pending);
-        let Pending { ticket, envelope, joined, .. } = pending;
-        self.append_commit(record.header, bytes, Running { ticket, envelope, commit, changed, state, joined });
+        let Pending { ticket, envelope, id_slot, joined, .. } = pending;
+        let running = Running { ticket, envelope, id_slot, commit, slots, changed, state, joined };
+        self.append_commit(record.header, bytes, running);
     }
 
     /// Precondition, then the business. Errors: faults of a command that can never be valid.
@@ -226,7 +230,7 @@ impl<D: Decider> Turn<'_, D> {
     }
 
     /// The speculative state after these events.
-    fn evolve(&mut self, commit: &Commit, written: &StreamEvents, events: Vec<D::Event>) -> Changed<D> {
+    fn evolve(&mut self, commit: &Commit, slot: Slot, written: &StreamEvents, events: Vec<D::Event>) -> Changed<D> {
         let mut meta = EventMeta {
             tenant: commit.tenant.clone(),
             stream: written.name.clone(),
@@ -235,14 +239,14 @@ impl<D: Decider> Turn<'_, D> {
             command_id: commit.command_id,
             fingerprint: commit.fingerprint,
         };
-        let mut state = self.term.streams.take(&commit.tenant, &written.name).map(Arc::unwrap_or_clone);
+        let mut state = self.term.streams.take(slot).map(Arc::unwrap_or_clone);
         for event in &events {
             state = Some(self.fixed.decider.evolve(state, event, &meta));
             meta.version = meta.version.next();
         }
         let state = Arc::new(state.expect("a stream is written with at least one event"));
         let version = written.last_version();
-        self.term.streams.put(&commit.tenant, &written.name, version, state.clone());
+        self.term.streams.put(slot, version, state.clone());
         Changed { name: written.name.clone(), version, state, events }
     }
 

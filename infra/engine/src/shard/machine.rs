@@ -7,13 +7,13 @@ use std::sync::Arc;
 use bytes::Bytes;
 
 use super::judge::Pending;
-use super::memory::{Ids, Standing, Streams};
+use super::memory::{Ids, Slot, Standing, Streams};
 use super::pipeline::{Deferred, End, InFlight, Later};
 use super::{Effect, Input, Limits, Load, Ticket};
 use crate::decider::Decider;
 use crate::message::{Answer, Envelope, NoAnswer};
 use crate::position::{Checkpoint, Epoch, Nonce, Offset, Partition, Seq};
-use crate::record::{Body, Claim, Commit, Header, Kind, Record};
+use crate::record::{Body, Claim, Header, Kind, Record};
 use crate::stream::partition_of;
 use crate::time::Timestamp;
 
@@ -64,9 +64,17 @@ pub(super) struct Term<D: Decider> {
     /// Submissions without an answer: every one gets exactly one.
     open: BTreeSet<Ticket>,
     /// Effective commands that the state store does not have.
-    pub(super) unsaved: VecDeque<(Offset, Arc<Commit>)>,
+    pub(super) unsaved: VecDeque<Unsaved>,
     /// Streams and ids in `unsaved`.
     pub(super) unsaved_count: usize,
+}
+
+/// An effective command that the state store does not have.
+pub(super) struct Unsaved {
+    pub(super) offset: Offset,
+    pub(super) id_slot: Slot,
+    /// The streams that it changed.
+    pub(super) slots: Vec<Slot>,
 }
 
 /// One input being handled.
@@ -273,7 +281,7 @@ impl<D: Decider> Turn<'_, D> {
     /// A submission whose ticket is open: joins what runs under its id, is told what ran, or is loaded for.
     pub(super) fn admit(&mut self, ticket: Ticket, envelope: Envelope<D::Command>) {
         let key = (envelope.id, envelope.tenant.clone(), envelope.resource.clone());
-        match self.term.ids.standing(&key) {
+        match self.term.ids.standing_of(&key) {
             Some(standing) => self.join(standing, ticket, envelope),
             None => self.load(ticket, envelope),
         }
@@ -309,35 +317,35 @@ impl<D: Decider> Turn<'_, D> {
         }
         self.term.loads += 1;
         let load = tag(self.term.checkpoint.epoch, self.term.loads);
+        let slots = streams.iter().map(|stream| self.term.streams.pin(&envelope.tenant, stream)).collect::<Vec<_>>();
         let mut asked = Vec::with_capacity(streams.len());
-        for stream in &streams {
-            if self.term.streams.pin(&envelope.tenant, stream) && !asked.contains(stream) {
-                asked.push(stream.clone());
+        for (index, slot) in slots.iter().enumerate() {
+            if self.term.streams.is_unknown(*slot) && !slots[..index].contains(slot) {
+                asked.push(index);
             }
         }
         let key = (envelope.id, envelope.tenant.clone(), envelope.resource.clone());
-        self.term.ids.pin(key, envelope.command.is_some().then_some(load));
-        self.effects.push(Effect::Load(
-            Ticket(load),
-            Load {
-                tenant: envelope.tenant.clone(),
-                streams: asked.clone(),
-                id: envelope.id,
-                resource: envelope.resource.clone(),
-            },
-        ));
-        self.term.loading.insert(load, Pending { ticket, envelope, streams, asked, joined: Vec::new() });
+        let id_slot = self.term.ids.pin(key, envelope.command.is_some().then_some(load));
+        let wanted = Load {
+            tenant: envelope.tenant.clone(),
+            streams: asked.iter().map(|index| streams[*index].clone()).collect(),
+            id: envelope.id,
+            resource: envelope.resource.clone(),
+        };
+        self.effects.push(Effect::Load(Ticket(load), wanted));
+        let pending = Pending { ticket, envelope, streams, slots, id_slot, asked, joined: Vec::new() };
+        self.term.loading.insert(load, pending);
     }
 
     /// The state store has everything below this offset.
     fn saved(&mut self, below: Offset) {
-        while self.term.unsaved.front().is_some_and(|(offset, _)| *offset < below) {
-            let (_, commit) = self.term.unsaved.pop_front().expect("there is a front");
-            for stream in &commit.streams {
-                self.term.streams.saved(&commit.tenant, &stream.name);
+        while self.term.unsaved.front().is_some_and(|unsaved| unsaved.offset < below) {
+            let Unsaved { id_slot, slots, .. } = self.term.unsaved.pop_front().expect("there is a front");
+            self.term.unsaved_count -= 1 + slots.len();
+            for slot in slots {
+                self.term.streams.saved(slot);
             }
-            self.term.ids.saved(&(commit.command_id, commit.tenant.clone(), commit.resource.clone()));
-            self.term.unsaved_count -= 1 + commit.streams.len();
+            self.term.ids.saved(id_slot);
         }
     }
 }

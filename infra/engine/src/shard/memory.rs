@@ -12,12 +12,55 @@ use crate::stream::{StreamName, Tenant};
 /// A command id where it counts. The id first: it is random, so comparing keys ends early.
 pub(super) type IdKey = (CommandId, Tenant, StreamName);
 
-/// Streams by name: the shard's own view, which wins over whatever a load brings.
-pub(super) struct Streams<S> {
-    entries: BTreeMap<(StreamName, Tenant), StreamEntry<S>>,
+/// Where an entry is, for as long as it is pinned, in flight or unsaved. Finding a name in a large map costs more than
+/// deciding does, so a name is looked up when a command comes and when it leaves.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) struct Slot(usize);
+
+/// Entries at fixed places.
+struct Slots<T> {
+    entries: Vec<Option<T>>,
+    free: Vec<Slot>,
 }
 
+impl<T> Slots<T> {
+    fn new() -> Self {
+        Self { entries: Vec::new(), free: Vec::new() }
+    }
+
+    fn insert(&mut self, entry: T) -> Slot {
+        if let Some(slot) = self.free.pop() {
+            self.entries[slot.0] = Some(entry);
+            return slot;
+        }
+        self.entries.push(Some(entry));
+        Slot(self.entries.len() - 1)
+    }
+
+    fn at(&self, slot: Slot) -> &T {
+        self.entries[slot.0].as_ref().expect("an entry outlives its use")
+    }
+
+    fn at_mut(&mut self, slot: Slot) -> &mut T {
+        self.entries[slot.0].as_mut().expect("an entry outlives its use")
+    }
+
+    fn remove(&mut self, slot: Slot) -> T {
+        self.free.push(slot);
+        self.entries[slot.0].take().expect("an entry is removed once")
+    }
+}
+
+/// Streams by name: the shard's own view, which wins over whatever a load brings.
+pub(super) struct Streams<S> {
+    index: BTreeMap<StreamKey, Slot>,
+    slots: Slots<StreamEntry<S>>,
+}
+
+type StreamKey = (StreamName, Tenant);
+
 struct StreamEntry<S> {
+    key: StreamKey,
     /// Loads under way that this entry must outlive.
     pins: u32,
     /// Records in flight or unsaved that changed it.
@@ -30,24 +73,27 @@ struct StreamEntry<S> {
 
 impl<S> Streams<S> {
     pub(super) fn new() -> Self {
-        Self { entries: BTreeMap::new() }
+        Self { index: BTreeMap::new(), slots: Slots::new() }
     }
 
-    /// Registers a load of this stream. Whether the value must be asked for.
-    pub(super) fn pin(&mut self, tenant: &Tenant, name: &StreamName) -> bool {
-        let entry = self.entries.entry((name.clone(), tenant.clone())).or_insert(StreamEntry {
-            pins: 0,
-            unsaved: 0,
-            confirmed: Version(0),
-            value: None,
+    /// Registers a load of this stream.
+    pub(super) fn pin(&mut self, tenant: &Tenant, name: &StreamName) -> Slot {
+        let slots = &mut self.slots;
+        let slot = *self.index.entry((name.clone(), tenant.clone())).or_insert_with_key(|key| {
+            slots.insert(StreamEntry { key: key.clone(), pins: 0, unsaved: 0, confirmed: Version(0), value: None })
         });
-        entry.pins += 1;
-        entry.value.is_none()
+        slots.at_mut(slot).pins += 1;
+        slot
+    }
+
+    /// Whether its value must be asked for.
+    pub(super) fn is_unknown(&self, slot: Slot) -> bool {
+        self.slots.at(slot).value.is_none()
     }
 
     /// Takes what a load brought, unless more is known here.
-    pub(super) fn merge(&mut self, tenant: &Tenant, name: StreamName, version: Version, state: Option<Arc<S>>) {
-        let entry = self.entries.get_mut(&(name, tenant.clone())).expect("a loading stream is pinned");
+    pub(super) fn merge(&mut self, slot: Slot, version: Version, state: Option<Arc<S>>) {
+        let entry = self.slots.at_mut(slot);
         if entry.value.is_none() {
             entry.value = Some((version, state));
             entry.confirmed = version;
@@ -55,55 +101,53 @@ impl<S> Streams<S> {
     }
 
     /// Ends a load's registration.
-    pub(super) fn unpin(&mut self, tenant: &Tenant, name: &StreamName) {
-        let key = (name.clone(), tenant.clone());
-        let entry = self.entries.get_mut(&key).expect("what is unpinned was pinned");
-        entry.pins -= 1;
-        if entry.pins == 0 && entry.unsaved == 0 {
-            self.entries.remove(&key);
-        }
+    pub(super) fn unpin(&mut self, slot: Slot) {
+        self.slots.at_mut(slot).pins -= 1;
+        self.let_go(slot);
     }
 
     /// The stream as the next decision sees it.
-    pub(super) fn get(&self, tenant: &Tenant, name: &StreamName) -> (Version, Option<Arc<S>>) {
-        let entry = self.entries.get(&(name.clone(), tenant.clone())).expect("a deciding stream is pinned");
-        let (version, state) = entry.value.as_ref().expect("a deciding stream is loaded");
-        (*version, state.clone())
+    pub(super) fn get(&self, slot: Slot) -> (Version, Option<&Arc<S>>) {
+        let (version, state) = self.slots.at(slot).value.as_ref().expect("a deciding stream is loaded");
+        (*version, state.as_ref())
     }
 
     /// Hands the state over to be evolved; `put` must follow.
-    pub(super) fn take(&mut self, tenant: &Tenant, name: &StreamName) -> Option<Arc<S>> {
-        let entry = self.entries.get_mut(&(name.clone(), tenant.clone())).expect("a deciding stream is pinned");
-        entry.value.as_mut().expect("a deciding stream is loaded").1.take()
+    pub(super) fn take(&mut self, slot: Slot) -> Option<Arc<S>> {
+        self.slots.at_mut(slot).value.as_mut().expect("a deciding stream is loaded").1.take()
     }
 
     /// The stream after a record handed to the log.
-    pub(super) fn put(&mut self, tenant: &Tenant, name: &StreamName, version: Version, state: Arc<S>) {
-        let entry = self.entries.get_mut(&(name.clone(), tenant.clone())).expect("a deciding stream is pinned");
+    pub(super) fn put(&mut self, slot: Slot, version: Version, state: Arc<S>) {
+        let entry = self.slots.at_mut(slot);
         entry.value = Some((version, Some(state)));
         entry.unsaved += 1;
     }
 
     /// A record with these versions of the stream is effective.
-    pub(super) fn confirm(&mut self, tenant: &Tenant, name: &StreamName, first: Version, last: Version) {
-        let entry = self.entries.get_mut(&(name.clone(), tenant.clone())).expect("an unsaved stream is kept");
-        assert_eq!(entry.confirmed.next(), first, "versions of {name} must be contiguous");
+    pub(super) fn confirm(&mut self, slot: Slot, first: Version, last: Version) {
+        let entry = self.slots.at_mut(slot);
+        assert_eq!(entry.confirmed.next(), first, "versions of {} must be contiguous", entry.key.0);
         entry.confirmed = last;
     }
 
     /// The state store has one of the records that changed it.
-    pub(super) fn saved(&mut self, tenant: &Tenant, name: &StreamName) {
-        let key = (name.clone(), tenant.clone());
-        let entry = self.entries.get_mut(&key).expect("an unsaved stream is kept");
-        entry.unsaved -= 1;
+    pub(super) fn saved(&mut self, slot: Slot) {
+        self.slots.at_mut(slot).unsaved -= 1;
+        self.let_go(slot);
+    }
+
+    fn let_go(&mut self, slot: Slot) {
+        let entry = self.slots.at(slot);
         if entry.pins == 0 && entry.unsaved == 0 {
-            self.entries.remove(&key);
+            let entry = self.slots.remove(slot);
+            self.index.remove(&entry.key);
         }
     }
 }
 
 /// What the shard knows of a command id.
-pub(super) enum IdState {
+enum IdState {
     /// Nothing; somebody asks whether the state store does.
     Asked,
     /// A command with it waits for this load.
@@ -120,6 +164,7 @@ pub(super) enum IdState {
 }
 
 struct IdEntry {
+    key: IdKey,
     /// Loads under way that this entry must outlive.
     pins: u32,
     state: IdState,
@@ -137,17 +182,23 @@ pub(super) enum Standing {
 
 /// Command ids of the term.
 pub(super) struct Ids {
-    entries: BTreeMap<IdKey, IdEntry>,
+    index: BTreeMap<IdKey, Slot>,
+    slots: Slots<IdEntry>,
 }
 
 impl Ids {
     pub(super) fn new() -> Self {
-        Self { entries: BTreeMap::new() }
+        Self { index: BTreeMap::new(), slots: Slots::new() }
     }
 
     /// Where the id stands, if the shard itself knows.
-    pub(super) fn standing(&self, key: &IdKey) -> Option<Standing> {
-        match &self.entries.get(key)?.state {
+    pub(super) fn standing_of(&self, key: &IdKey) -> Option<Standing> {
+        self.standing(*self.index.get(key)?)
+    }
+
+    /// Where the id stands, if the shard itself knows.
+    pub(super) fn standing(&self, slot: Slot) -> Option<Standing> {
+        match &self.slots.at(slot).state {
             IdState::Asked => None,
             IdState::Loading(load) => Some(Standing::Loading(*load)),
             IdState::InFlight(seq) => Some(Standing::InFlight(*seq)),
@@ -156,55 +207,62 @@ impl Ids {
     }
 
     /// Registers a load that asks whether the id is known: for a command that would run under it, or for a mere question.
-    pub(super) fn pin(&mut self, key: IdKey, running: Option<u64>) {
-        let entry = self.entries.entry(key).or_insert(IdEntry { pins: 0, state: IdState::Asked });
+    pub(super) fn pin(&mut self, key: IdKey, running: Option<u64>) -> Slot {
+        let slots = &mut self.slots;
+        let slot = *(self.index.entry(key))
+            .or_insert_with_key(|key| slots.insert(IdEntry { key: key.clone(), pins: 0, state: IdState::Asked }));
+        let entry = slots.at_mut(slot);
         entry.pins += 1;
         if let Some(load) = running {
             assert!(matches!(entry.state, IdState::Asked), "a known id must not run again");
             entry.state = IdState::Loading(load);
         }
+        slot
     }
 
     /// Ends a load's registration; `running` as it began.
-    pub(super) fn unpin(&mut self, key: &IdKey, running: bool) {
-        let entry = self.entries.get_mut(key).expect("what is unpinned was pinned");
+    pub(super) fn unpin(&mut self, slot: Slot, running: bool) {
+        let entry = self.slots.at_mut(slot);
         entry.pins -= 1;
         if running && matches!(entry.state, IdState::Loading(_)) {
             entry.state = IdState::Asked;
         }
-        let gone = match entry.state {
-            IdState::Asked => true,
-            IdState::Effective { saved, .. } => saved,
-            IdState::Loading(_) | IdState::InFlight(_) => false,
-        };
-        if entry.pins == 0 && gone {
-            self.entries.remove(key);
-        }
+        self.let_go(slot);
     }
 
     /// The command under it has been decided.
-    pub(super) fn run(&mut self, key: &IdKey, seq: Seq) {
-        let entry = self.entries.get_mut(key).expect("a deciding id is pinned");
+    pub(super) fn run(&mut self, slot: Slot, seq: Seq) {
+        let entry = self.slots.at_mut(slot);
         assert!(matches!(entry.state, IdState::Loading(_)), "a command id must run once in a term");
         entry.state = IdState::InFlight(seq);
     }
 
     /// Its record is effective.
-    pub(super) fn confirm(&mut self, key: &IdKey, offset: Offset, commit: Arc<Commit>) {
-        let entry = self.entries.get_mut(key).expect("an id in flight is kept");
+    pub(super) fn confirm(&mut self, slot: Slot, offset: Offset, commit: Arc<Commit>) {
+        let entry = self.slots.at_mut(slot);
         assert!(matches!(entry.state, IdState::InFlight(_)), "an id is confirmed once");
         entry.state = IdState::Effective { offset, commit, saved: false };
     }
 
     /// The state store has its record.
-    pub(super) fn saved(&mut self, key: &IdKey) {
-        let entry = self.entries.get_mut(key).expect("an unsaved id is kept");
-        let IdState::Effective { saved, .. } = &mut entry.state else {
+    pub(super) fn saved(&mut self, slot: Slot) {
+        let IdState::Effective { saved, .. } = &mut self.slots.at_mut(slot).state else {
             unreachable!("only effective records are saved")
         };
         *saved = true;
-        if entry.pins == 0 {
-            self.entries.remove(key);
+        self.let_go(slot);
+    }
+
+    fn let_go(&mut self, slot: Slot) {
+        let entry = self.slots.at(slot);
+        let idle = match entry.state {
+            IdState::Asked => true,
+            IdState::Effective { saved, .. } => saved,
+            IdState::Loading(_) | IdState::InFlight(_) => false,
+        };
+        if entry.pins == 0 && idle {
+            let entry = self.slots.remove(slot);
+            self.index.remove(&entry.key);
         }
     }
 
@@ -216,11 +274,10 @@ impl Ids {
     ) -> impl Iterator<Item = (&StreamName, Option<(Offset, &Arc<Commit>)>)> {
         // "-" and "a-!" sort before every other name that a tenant and a stream can have.
         let least = (id, Tenant::new("-").expect("a tenant name"), StreamName::new("a-!").expect("a stream name"));
-        self.entries
-            .range(least..)
+        (self.index.range(least..))
             .take_while(move |(key, _)| key.0 == id)
             .filter(move |(key, _)| key.1 == *tenant)
-            .filter_map(|(key, entry)| match &entry.state {
+            .filter_map(|(key, slot)| match &self.slots.at(*slot).state {
                 IdState::Asked => None,
                 IdState::Loading(_) | IdState::InFlight(_) => Some((&key.2, None)),
                 IdState::Effective { offset, commit, .. } => Some((&key.2, Some((*offset, commit)))),

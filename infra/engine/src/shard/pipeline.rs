@@ -4,7 +4,8 @@
 
 use std::sync::Arc;
 
-use super::machine::{Term, Turn, seq_of, tag};
+use super::machine::{Term, Turn, Unsaved, seq_of, tag};
+use super::memory::Slot;
 use super::{Changed, Effect, Effective, Inquired, StepDown, SteppedDown, Ticket};
 use crate::decider::Decider;
 use crate::fold::Verdict;
@@ -37,7 +38,11 @@ pub(super) struct Running<D: Decider> {
     pub(super) ticket: Ticket,
     /// Kept to be submitted again if the record's fate stays open.
     pub(super) envelope: Envelope<D::Command>,
+    /// Where its id is.
+    pub(super) id_slot: Slot,
     pub(super) commit: Arc<Commit>,
+    /// Where the streams are that it changes.
+    pub(super) slots: Vec<Slot>,
     pub(super) changed: Vec<Changed<D>>,
     /// What the answer shows.
     pub(super) state: Option<Arc<D::State>>,
@@ -248,15 +253,13 @@ impl<D: Decider> Turn<'_, D> {
     }
 
     fn confirm_commit(&mut self, position: Position, running: Running<D>) {
-        let Running { ticket, envelope, commit, changed, state, joined } = running;
-        for stream in &commit.streams {
-            let (first, last) = (stream.first_version, stream.last_version());
-            self.term.streams.confirm(&commit.tenant, &stream.name, first, last);
+        let Running { ticket, envelope, id_slot, commit, slots, changed, state, joined } = running;
+        for (slot, stream) in slots.iter().zip(&commit.streams) {
+            self.term.streams.confirm(*slot, stream.first_version, stream.last_version());
         }
-        let key = (commit.command_id, commit.tenant.clone(), commit.resource.clone());
-        self.term.ids.confirm(&key, position.offset, commit.clone());
-        self.term.unsaved.push_back((position.offset, commit.clone()));
-        self.term.unsaved_count += 1 + commit.streams.len();
+        self.term.ids.confirm(id_slot, position.offset, commit.clone());
+        self.term.unsaved_count += 1 + slots.len();
+        self.term.unsaved.push_back(Unsaved { offset: position.offset, id_slot, slots });
 
         let checkpoint = self.term.checkpoint;
         let effective = Effective { position, checkpoint, commit: Some(commit.clone()), changed };
