@@ -164,7 +164,8 @@ impl<'a> Draft<'a> {
     /// Undoes what needs no command, and records the intent of an undo by the payment; then, if nothing is left, ends.
     pub(super) fn go_back(&mut self) {
         loop {
-            let Some(errand) = self.checkout.errand() else { return };
+            // A first reservation that is refused leaves nothing to undo.
+            let Some(errand) = self.checkout.errand() else { return self.end_if_all_is_undone() };
             if matches!(errand.work, Work::Do) {
                 return;
             }

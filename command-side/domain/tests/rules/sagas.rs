@@ -29,6 +29,13 @@ fn placed_with_too_little() -> ShopWorld {
     world
 }
 
+fn placed_with_nothing_to_take() -> ShopWorld {
+    let mut world = open_shop();
+    let lines = vec![line(SHOP, BEANS, 11, 1_999)];
+    world.submit(command_id(1), place(order_id(ID), lines, Some("tok_ok"))).unwrap();
+    world
+}
+
 fn run(world: &mut ShopWorld) {
     world.run_until_quiet();
     // Past every reservation's end: what is left behind shows.
@@ -111,6 +118,13 @@ fn broken_at_any_step_a_checkout_keeps_or_undoes_everything() {
 #[test]
 fn broken_at_any_step_a_checkout_without_enough_stock_undoes_everything() {
     breaks_every_step(placed_with_too_little, run, all_is_undone);
+}
+
+#[test]
+fn a_checkout_whose_first_reservation_is_refused_has_nothing_to_undo_and_ends() {
+    let mut world = placed_with_nothing_to_take();
+    run(&mut world);
+    all_is_undone(&mut world);
 }
 
 #[test]
