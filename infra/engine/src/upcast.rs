@@ -134,6 +134,7 @@ impl UpcastersBuilder {
 }
 
 #[cfg(test)]
+#[allow(clippy::unwrap_used, reason = "a test stops where it is surprised")]
 mod tests {
     use serde_json::json;
 

@@ -1,5 +1,7 @@
 //! The accept rule: what counts, for every reader and for ever, and what never will.
 
+#![allow(clippy::unwrap_used, reason = "a test stops where it is surprised")]
+
 use engine::fold::Verdict::{self, Effective, Ignored};
 use engine::position::{Checkpoint, Epoch, Nonce, Offset, Seq};
 use engine::record::{Header, Kind};

@@ -6,6 +6,8 @@
 //! the layout only from `docs/record-format.md` and share no code with the codec. `GOLDEN=write` adds what is missing
 //! and touches nothing that is there.
 
+#![allow(clippy::unwrap_used, reason = "a test stops where it is surprised")]
+
 use std::fmt::Write as _;
 use std::fs;
 use std::path::{Path, PathBuf};

@@ -1,5 +1,7 @@
 //! The contract suites are tried themselves: an adapter with a mistake in it is told so, and which promise it broke.
 
+#![allow(clippy::unwrap_used, reason = "a test stops where it is surprised")]
+
 use std::collections::BTreeMap;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::{Arc, Mutex};

@@ -1,6 +1,8 @@
 //! What a record's bytes promise: they come back as they went, no damage goes unnoticed (LOG-7), and nothing that comes
 //! from outside can make the reader panic.
 
+#![allow(clippy::unwrap_used, reason = "a test stops where it is surprised")]
+
 mod record_support {
     pub(super) mod arbitrary;
 }
