@@ -4,6 +4,7 @@
 //!
 //! Start with [`node`] (the write side) and [`projection`] (the read side).
 
+mod hash;
 pub mod history;
 pub mod node;
 pub mod outside;

@@ -2,6 +2,7 @@
 //! falls behind catches up by taking more at once. Its callers bound what can be in it.
 
 use std::collections::VecDeque;
+use std::time::{Duration, Instant};
 
 use parking_lot::{Condvar, Mutex};
 
@@ -14,11 +15,18 @@ pub(crate) struct Queue<T> {
 struct Inner<T> {
     items: VecDeque<T>,
     closed: bool,
+    /// Somebody waits for what is in it.
+    urgent: bool,
+    /// Somebody lets this many gather.
+    gathering: Option<usize>,
 }
 
 impl<T> Queue<T> {
     pub(crate) fn new() -> Self {
-        Self { inner: Mutex::new(Inner { items: VecDeque::new(), closed: false }), filled: Condvar::new() }
+        Self {
+            inner: Mutex::new(Inner { items: VecDeque::new(), closed: false, urgent: false, gathering: None }),
+            filled: Condvar::new(),
+        }
     }
 
     /// Adds these, in order. What is pushed after closing is dropped.
@@ -28,8 +36,48 @@ impl<T> Queue<T> {
             return;
         }
         inner.items.extend(items);
+        // Whoever lets things gather is not woken for each of them.
+        let wake = inner.gathering.is_none_or(|max| inner.items.len() >= max);
+        drop(inner);
+        if wake {
+            self.filled.notify_one();
+        }
+    }
+
+    /// Adds this; takers that let things gather stop doing so.
+    pub(crate) fn push_urgent(&self, item: T) {
+        let mut inner = self.inner.lock();
+        if inner.closed {
+            return;
+        }
+        inner.items.push_back(item);
+        inner.urgent = true;
         drop(inner);
         self.filled.notify_one();
+    }
+
+    /// As [`Self::take`], but once there is something lets more gather for this long, or until there are `max`, or
+    /// somebody is in a hurry. For a queue with one taker.
+    pub(crate) fn take_gathered(&self, max: usize, gather: Duration, into: &mut Vec<T>) -> bool {
+        let mut inner = self.inner.lock();
+        while inner.items.is_empty() {
+            if inner.closed {
+                return false;
+            }
+            self.filled.wait(&mut inner);
+        }
+        let until = Instant::now() + gather;
+        inner.gathering = Some(max);
+        while inner.items.len() < max && !inner.urgent && !inner.closed {
+            if self.filled.wait_until(&mut inner, until).timed_out() {
+                break;
+            }
+        }
+        inner.gathering = None;
+        let count = inner.items.len().min(max);
+        into.extend(inner.items.drain(..count));
+        inner.urgent &= !inner.items.is_empty();
+        true
     }
 
     /// Blocks until there is something and moves up to `max` of it to `into`. False once closed and empty.

@@ -9,6 +9,7 @@ use engine::stream::StreamId;
 use metrics::{Counter, counter};
 use serde::Serialize;
 
+use crate::hash::QuickHash;
 use crate::watch::Current;
 
 /// Every how many insertions one state is measured. 64: states of one business are alike enough.
@@ -18,7 +19,7 @@ const ENTRY_BYTES: u32 = 320;
 
 /// Saved-or-better states, by term and stream: a new term of a partition never sees what an earlier one left.
 pub(crate) struct StateCache<S> {
-    entries: moka::sync::Cache<(u64, StreamId), Entry<S>>,
+    entries: moka::sync::Cache<(u64, StreamId), Entry<S>, QuickHash>,
     insertions: AtomicU32,
     bytes_usual: AtomicU32,
     hits: Counter,
@@ -38,8 +39,10 @@ impl<S> Clone for Entry<S> {
 
 impl<S: Serialize + Send + Sync + 'static> StateCache<S> {
     pub(crate) fn new(bytes: u64) -> Self {
-        let entries =
-            moka::sync::Cache::builder().max_capacity(bytes).weigher(|_, entry: &Entry<S>| entry.bytes).build();
+        let entries = moka::sync::Cache::builder()
+            .max_capacity(bytes)
+            .weigher(|_, entry: &Entry<S>| entry.bytes)
+            .build_with_hasher(QuickHash::default());
         Self {
             entries,
             insertions: AtomicU32::new(0),

@@ -1,6 +1,7 @@
 //! What a shard task is told: commands and questions through its bounded door, and everything that comes back from log,
 //! state store and readers through its inbox, whose length the shard's own limits bound.
 
+use engine::decider::Decider;
 use engine::log::{Delivery, DeliverySink, Stored};
 use engine::message::{Answer, CommandId, Envelope, NoAnswer};
 use engine::position::Offset;
@@ -18,12 +19,15 @@ pub(crate) enum Knock<R: Reactor> {
     Inquiry(Tenant, CommandId, oneshot::Sender<Result<Vec<Inquired>, NoAnswer>>),
 }
 
+/// What one look-up found.
+pub(crate) type LoadAnswer<R> = (Ticket, Result<Loaded<<R as Decider>::State>, NoAnswer>);
+
 /// What comes back. Numbers are the term that asked: what an earlier term asked for is dropped.
 pub(crate) enum Inbox<R: Reactor> {
     /// From the log.
     Delivered(Vec<Delivery>),
     /// From the loader.
-    Loaded(u64, Vec<(Ticket, Result<Loaded<R::State>, NoAnswer>)>),
+    Loaded(u64, Vec<LoadAnswer<R>>),
     /// From the saver.
     Saved(u64, Offset),
     /// From the saver.

@@ -2,34 +2,33 @@
 //! ends waits for what was effective to be saved, folds, and claims again. Nothing a shard does can take another down:
 //! a panic is caught here and costs its partition only.
 
-use std::collections::{HashMap, VecDeque};
+mod effects;
+mod told;
+
+use std::collections::HashMap;
 use std::panic::AssertUnwindSafe;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::time::Duration;
 
-use engine::decider::StreamState;
 use engine::log::{AppendError, Appender, Delivery};
 use engine::message::{Answer, CommandId, Envelope, NoAnswer};
 use engine::position::{Checkpoint, Offset, Partition};
 use engine::record::Claim;
 use engine::saga::Reactor;
-use engine::shard::{Effect, Effective, Input, Inquired, Load, Shard, StepDown, SteppedDown, Ticket};
+use engine::shard::{Effect, Input, Inquired, Shard, Ticket};
 use engine::stream::StreamId;
 use engine::time::Timestamp;
 use futures::FutureExt;
-use metrics::{Counter, Histogram, counter, histogram};
 use tokio::sync::{mpsc, oneshot};
 use tokio::time::{Instant, sleep};
 use tracing::{error, info, warn};
 
+use self::told::Told;
 use super::inbox::{Inbox, Knock, Sink};
-use super::loader::Job;
-use super::replay::{self, Which};
-use super::saver::Save;
 use super::shared::{Shared, blocking};
 use super::{PartitionStatus, StartFault};
-use crate::watch::Current;
+use crate::hash::QuickHash;
 
 /// Commands taken in one go. 256: what saves wake-ups, without letting deliveries wait.
 const KNOCKS_MAX: usize = 256;
@@ -43,8 +42,6 @@ const TAKE_OVER_PAGE: usize = 256;
 const FULL_RETRY: Duration = Duration::from_secs(1);
 /// A term that lasted longer was no duel: the next claim may follow at once.
 const STEADY: Duration = Duration::from_secs(2);
-/// Bytes read back at once.
-const READ_BACK_BYTES: usize = 1 << 20;
 
 /// Somebody who waits for a shard's answer.
 enum Waiter<R: Reactor> {
@@ -73,7 +70,7 @@ pub(crate) struct ShardTask<R: Reactor> {
     appender: Box<dyn Appender>,
     knocks: mpsc::Receiver<Knock<R>>,
     inbox: mpsc::UnboundedReceiver<Inbox<R>>,
-    waiters: HashMap<Ticket, Waiter<R>>,
+    waiters: HashMap<Ticket, Waiter<R>, QuickHash>,
     unresolved: Vec<(Ticket, Envelope<R::Command>)>,
     effects: Vec<Effect<R>>,
     term: u64,
@@ -82,54 +79,6 @@ pub(crate) struct ShardTask<R: Reactor> {
     started: Option<oneshot::Sender<Result<(), StartFault>>>,
     led_since: Option<Instant>,
     told: Told,
-}
-
-/// Counters, made once: looking them up costs more than counting.
-struct Told {
-    accepted: Counter,
-    rejected: Counter,
-    invalid: Counter,
-    reused: Counter,
-    expired: Counter,
-    unheard: Counter,
-    unknown: Counter,
-    replayed: Counter,
-    seconds: Histogram,
-}
-
-impl Told {
-    fn new() -> Self {
-        let outcome = |outcome: &'static str| counter!("docket_commands_total", "outcome" => outcome);
-        Self {
-            accepted: outcome("accepted"),
-            rejected: outcome("rejected"),
-            invalid: outcome("invalid"),
-            reused: outcome("reused"),
-            expired: outcome("expired"),
-            unheard: outcome("unheard"),
-            unknown: outcome("unknown"),
-            replayed: counter!("docket_commands_replayed_total"),
-            seconds: histogram!("docket_command_seconds"),
-        }
-    }
-
-    fn count<S>(&self, answer: &Result<Answer<S>, NoAnswer>, since: Instant) {
-        match answer {
-            Ok(Answer::Decided(decided)) => {
-                if decided.replayed {
-                    self.replayed.increment(1);
-                }
-                if decided.outcome.is_accepted() { &self.accepted } else { &self.rejected }
-            }
-            Ok(Answer::Invalid(_)) => &self.invalid,
-            Ok(Answer::Reused) => &self.reused,
-            Ok(Answer::Expired) => &self.expired,
-            Ok(Answer::Unheard) => &self.unheard,
-            Err(_) => &self.unknown,
-        }
-        .increment(1);
-        self.seconds.record(since.elapsed());
-    }
 }
 
 impl<R: Reactor> ShardTask<R> {
@@ -149,7 +98,7 @@ impl<R: Reactor> ShardTask<R> {
             appender,
             knocks,
             inbox,
-            waiters: HashMap::new(),
+            waiters: HashMap::default(),
             unresolved: Vec::new(),
             effects: Vec::new(),
             term: 0,
@@ -206,7 +155,7 @@ impl<R: Reactor> ShardTask<R> {
                         partition = self.partition.0,
                         "the log is full: commands are turned away until there is room"
                     );
-                    self.report_start(|partition| StartFault::Full(partition));
+                    self.report_start(StartFault::Full);
                     self.shared.set_status(self.partition, PartitionStatus::Full);
                     if self.pause(FULL_RETRY, Some(NoAnswer::LogFull)).await {
                         return false;
@@ -534,153 +483,5 @@ impl<R: Reactor> ShardTask<R> {
             Inbox::Fault(why) => return Some(Down::Damaged(why)),
         }
         None
-    }
-
-    /// Carries out what the shard wants, in order. What became effective goes to the saver first: whoever is told of it
-    /// afterwards finds it there.
-    fn carry_out(&mut self) -> Option<Down> {
-        if self.effects.is_empty() {
-            return None;
-        }
-        let mut effects = std::mem::take(&mut self.effects);
-        let term = self.term;
-        if effects.iter().any(|effect| matches!(effect, Effect::Effective(_))) {
-            self.shared.saver.push_all(effects.iter().filter_map(|effect| match effect {
-                Effect::Effective(effective) => Some(Save::Effective(term, effective.clone())),
-                _ => None,
-            }));
-        }
-        let mut jobs = VecDeque::new();
-        let mut down = None;
-        for effect in effects.drain(..) {
-            match effect {
-                Effect::Load(ticket, load) => jobs.push_back(self.job(ticket, load)),
-                Effect::Append(tag, record) => self.appender.append(tag, record),
-                Effect::Answer(ticket, answer) => self.answer(ticket, answer),
-                Effect::Replay(ticket, offset, fingerprint) => {
-                    self.replay(ticket, Which::At(offset), fingerprint);
-                }
-                Effect::ReplayVersion(ticket, tenant, name, version, fingerprint) => {
-                    self.replay(ticket, Which::Version(StreamId { tenant, name }, version), fingerprint);
-                }
-                Effect::Inquired(ticket, known) => match self.waiters.remove(&ticket) {
-                    Some(Waiter::Inquiry(to)) => drop(to.send(Ok(known))),
-                    Some(waiter) => drop(self.waiters.insert(ticket, waiter)),
-                    None => {}
-                },
-                Effect::Effective(effective) => self.publish(&effective),
-                Effect::ReadBack(from) => self.read_back(from),
-                Effect::SteppedDown(stepped_down) => down = Some(self.stepped_down(stepped_down)),
-                Effect::Released => down = Some(Down::Ended(true)),
-            }
-        }
-        // Keeps its room for the next time.
-        self.effects = effects;
-        if !jobs.is_empty() {
-            self.shared.loader.push_all(jobs);
-        }
-        down
-    }
-
-    fn job(&self, ticket: Ticket, mut load: Load) -> Job<R> {
-        let mut cached = Vec::new();
-        let mut place = 0;
-        load.streams.retain(|name| {
-            let stream = StreamId { tenant: load.tenant.clone(), name: name.clone() };
-            let found = self.shared.cache.get(self.term, &stream);
-            let missing = found.is_none();
-            if let Some(current) = found {
-                let state = StreamState { name: name.clone(), version: current.version, state: Some(current.state) };
-                cached.push((place, state));
-            }
-            place += 1;
-            missing
-        });
-        Job { partition: self.partition, term: self.term, ticket, load, cached }
-    }
-
-    fn replay(&mut self, ticket: Ticket, which: Which, fingerprint: engine::message::Fingerprint) {
-        let Some(Waiter::Command { id, .. }) = self.waiters.get(&ticket) else { return };
-        self.replays += 1;
-        let (shared, partition, id) = (self.shared.clone(), self.partition, *id);
-        self.shared.tasks.spawn(async move {
-            let answer = replay::replay(&shared, partition, id, which, fingerprint).await;
-            let _ = shared.inboxes[usize::from(partition.0)].send(Inbox::Replayed(ticket, answer));
-        });
-    }
-
-    /// Tells everybody of an effective record: cache, watchers, errands, timers.
-    fn publish(&mut self, effective: &Arc<Effective<R>>) {
-        let door = self.shared.door(self.partition);
-        door.acknowledged.fetch_max(effective.position.offset.0 + 1, Ordering::AcqRel);
-        let Some(commit) = &effective.commit else { return };
-        for changed in &effective.changed {
-            let stream = StreamId { tenant: commit.tenant.clone(), name: changed.name.clone() };
-            let current =
-                Current { version: changed.version, state: changed.state.clone(), position: effective.position };
-            self.shared.cache.put(self.term, stream.clone(), current.clone());
-            if door.watches.anybody() {
-                door.watches.report(&stream, &current);
-            }
-            let agenda = self.shared.decider.react(&changed.name, changed.version, &changed.state);
-            if let Some(timer) = agenda.timer {
-                self.shared.timers.armed(self.partition, timer.due);
-            }
-            let provenance =
-                if agenda.pending.is_empty() { None } else { Some(commit.provenance.caused_by(commit.command_id)) };
-            let (version, state) = (changed.version, changed.state.clone());
-            self.shared.errands.owes(self.partition, stream, version, state, provenance, agenda.pending);
-        }
-    }
-
-    fn read_back(&self, from: Offset) {
-        let (shared, partition, term) = (self.shared.clone(), self.partition, self.term);
-        let mut grown = self.shared.grown.clone();
-        self.shared.tasks.spawn(async move {
-            let inbox = &shared.inboxes[usize::from(partition.0)];
-            loop {
-                grown.borrow_and_update();
-                if shared.log.end(partition) > from {
-                    break;
-                }
-                tokio::select! {
-                    () = shared.stop.cancelled() => return,
-                    changed = grown.changed() => if changed.is_err() { return },
-                }
-            }
-            let log = shared.log.clone();
-            let read = tokio::task::spawn_blocking(move || log.read(partition, from, READ_BACK_BYTES)).await;
-            let told = match read {
-                Ok(Ok(records)) => Inbox::ReadBack(term, records),
-                Ok(Err(fault)) => Inbox::Fault(crate::chain(&fault)),
-                Err(_) => return,
-            };
-            let _ = inbox.send(told);
-        });
-    }
-
-    fn stepped_down(&mut self, stepped_down: SteppedDown<R>) -> Down {
-        let SteppedDown { why, unresolved } = stepped_down;
-        warn!(partition = self.partition.0, commands = unresolved.len(), "a term has ended: {why:?}");
-        self.unresolved = unresolved;
-        // Inquiries are not carried over; whoever asked asks again.
-        let inquiries: Vec<Ticket> = self
-            .waiters
-            .iter()
-            .filter(|(_, waiter)| matches!(waiter, Waiter::Inquiry(_)))
-            .map(|(&ticket, _)| ticket)
-            .collect();
-        for ticket in inquiries {
-            self.answer(ticket, Err(NoAnswer::Unconfirmed));
-        }
-        match why {
-            StepDown::Fenced | StepDown::Unknown => {
-                self.shared.set_status(self.partition, PartitionStatus::Claiming);
-                Down::Lost
-            }
-            StepDown::Full => Down::Full,
-            StepDown::Stopped => Down::Stopped,
-            StepDown::Damaged(why) => Down::Damaged(why),
-        }
     }
 }

@@ -35,8 +35,16 @@ pub enum Happened {
 
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub enum Thing {
-    Jar { filled: u64 },
-    Trip { jar: Option<StreamName>, filled: bool, rung: Option<String>, alarm: Option<(Timestamp, Version)>, woken: u64 },
+    Jar {
+        filled: u64,
+    },
+    Trip {
+        jar: Option<StreamName>,
+        filled: bool,
+        rung: Option<String>,
+        alarm: Option<(Timestamp, Version)>,
+        woken: u64,
+    },
 }
 
 impl Thing {

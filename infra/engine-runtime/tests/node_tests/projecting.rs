@@ -157,14 +157,8 @@ async fn an_event_that_breaks_the_view_parks_its_stream_only_until_it_is_cured()
     projection.wait_for(&node.acknowledged_all(), LONG).await.unwrap();
     assert_eq!(filled(&store, "a").await, Some(1 + 13 + 4 + 6 + 7 + 8));
     assert_eq!(projection.parked(), []);
-    let query = Query {
-        table: PARKED_TABLE.name,
-        filters: Vec::new(),
-        sort: None,
-        descending: false,
-        after: None,
-        limit: 10,
-    };
+    let query =
+        Query { table: PARKED_TABLE.name, filters: Vec::new(), sort: None, descending: false, after: None, limit: 10 };
     assert_eq!(store.list(query).await.unwrap(), []);
 }
 
@@ -203,7 +197,7 @@ impl ReadStore for Flaky {
     fn commit(&self, batch: Batch) -> StoreFuture<'_, ()> {
         let number = self.commits.fetch_add(1, Ordering::SeqCst);
         Box::pin(async move {
-            if number % 3 == 0 {
+            if number.is_multiple_of(3) {
                 return Err(StoreFault::Unavailable("before".into()));
             }
             self.store.commit(batch).await?;
@@ -222,8 +216,7 @@ impl ReadStore for Flaky {
 async fn a_store_that_loses_answers_gets_every_event_once() {
     let house = House::new();
     let node = house.node().await;
-    let store: Arc<dyn ReadStore> =
-        Arc::new(Flaky { store: MemoryReadStore::new(&TABLES), commits: 0.into() });
+    let store: Arc<dyn ReadStore> = Arc::new(Flaky { store: MemoryReadStore::new(&TABLES), commits: 0.into() });
     let projection = follow(&house, &Jars::new(), &store).await;
     for _ in 0..3 {
         let answer = decided(node.submit(asked(id(), add("a", 1))).await);

@@ -19,11 +19,14 @@ struct Strange {
     mood: Arc<Mutex<Mood>>,
 }
 
+/// Deliveries, and whom they are for.
+type Held = (Arc<dyn DeliverySink>, Vec<Delivery>);
+
 #[derive(Default)]
 struct Mood {
     fails: Option<AppendError>,
     /// Written, but not told.
-    holds: Option<Vec<(Arc<dyn DeliverySink>, Vec<Delivery>)>>,
+    holds: Option<Vec<Held>>,
 }
 
 struct StrangeSink(Arc<dyn DeliverySink>, Arc<Mutex<Mood>>);
@@ -137,7 +140,9 @@ async fn an_unknown_outcome_is_found_out() {
     let answer = decided(waiting.await.unwrap());
     assert_eq!(answer.state.unwrap().filled(), 2);
     assert_eq!(until(&node, &jar("a"), |_| true).await.filled(), 2);
-    assert!(matches!(&node.status().partitions[usize::from(partition.0)], PartitionStatus::Leading(epoch) if epoch.0 == 2));
+    assert!(
+        matches!(&node.status().partitions[usize::from(partition.0)], PartitionStatus::Leading(epoch) if epoch.0 == 2)
+    );
 }
 
 #[tokio::test]
