@@ -54,11 +54,10 @@ impl Block {
             let mut in_group = |partition: u16, start: usize, len: usize| {
                 found.push((partition, u32::try_from(at + start).expect("blocks are small"), len as u32));
             };
-            let header =
-                take_group(&mut chain, Place { log, segment, position }, &bytes[at..], |frame| {
-                    in_group(frame.partition, frame.at, frame.len);
-                })
-                .map_err(|fault| damaged(position, fault))?;
+            let header = take_group(&mut chain, Place { log, segment, position }, &bytes[at..], |frame| {
+                in_group(frame.partition, frame.at, frame.len);
+            })
+            .map_err(|fault| damaged(position, fault))?;
             at += header.group_bytes();
         }
         if (chain.next_group, chain.previous_crc) != place.after {
@@ -86,14 +85,7 @@ impl Block {
 
     /// Adds records of `partition` from `from` up to, not including, `end` to `out`, until `room` bytes are used. The
     /// first of `out` is taken whatever its size. Says whether `room` was what ended it.
-    pub(crate) fn read(
-        &self,
-        partition: u16,
-        from: u64,
-        end: u64,
-        room: &mut usize,
-        out: &mut Vec<Stored>,
-    ) -> bool {
+    pub(crate) fn read(&self, partition: u16, from: u64, end: u64, room: &mut usize, out: &mut Vec<Stored>) -> bool {
         let Ok(found) = self.partitions.binary_search_by_key(&partition, |(partition, ..)| *partition) else {
             return false;
         };

@@ -79,7 +79,9 @@ impl Lock {
             Err(error) => return Err(fault("lock", error.into())),
         }
         // Written only by whoever has the lock, so what a loser reads is the winner's.
-        file.set_len(0).and_then(|()| writeln!(file, "{}", std::process::id())).map_err(|error| fault("write", error))?;
+        file.set_len(0)
+            .and_then(|()| writeln!(file, "{}", std::process::id()))
+            .map_err(|error| fault("write", error))?;
         Ok(Self(file))
     }
 }

@@ -161,7 +161,8 @@ impl SegmentIndex {
         if body.len() != INDEX_HEADER_BYTES + 8 * partitions + count * (ENTRY_BYTES + 8 * partitions) {
             return None;
         }
-        let u64s = |from: usize, count: usize| (0..count).map(move |at| u64_at(body, from + 8 * at)).collect::<Vec<_>>();
+        let u64s =
+            |from: usize, count: usize| (0..count).map(move |at| u64_at(body, from + 8 * at)).collect::<Vec<_>>();
         let entries_at = INDEX_HEADER_BYTES + 8 * partitions;
         Some(Self {
             entries: (0..count)
@@ -189,11 +190,8 @@ mod tests {
     use super::*;
 
     fn sample() -> SegmentIndex {
-        let mut index = SegmentIndex::new(
-            96,
-            Chain { next_group: 7, previous_crc: 9, next_offsets: vec![10, 20, 30] },
-            1,
-        );
+        let mut index =
+            SegmentIndex::new(96, Chain { next_group: 7, previous_crc: 9, next_offsets: vec![10, 20, 30] }, 1);
         for group in 0..20_u64 {
             let next_offsets = vec![11 + group, 20 + group / 2, 30];
             let end = index.end + 1_000;

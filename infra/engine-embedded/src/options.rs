@@ -72,7 +72,7 @@ impl Options {
     }
 
     pub(crate) fn group_bytes_max(&self) -> usize {
-        let _: () = assert!(RECORD_BYTES_MAX * 2 < GROUP_BODY_BYTES_LIMIT);
+        const { assert!(RECORD_BYTES_MAX * 2 < GROUP_BODY_BYTES_LIMIT, "a group can hold any record") }
         self.group_bytes_max.clamp(16 << 10, 8 << 20)
     }
 }

@@ -76,8 +76,7 @@ pub(crate) fn recover(directory: &Path, options: &Options) -> Result<Recovered, 
         return Err(missing(directory, index + 1));
     }
     let path = segment_path(directory, segment);
-    let file =
-        OpenOptions::new().read(true).write(true).open(&path).map_err(|error| fault("open", &path, error))?;
+    let file = OpenOptions::new().read(true).write(true).open(&path).map_err(|error| fault("open", &path, error))?;
     let header = checked_header(&path, &file, segment)?;
     let tail = find_end(&path, &file, &header, options)?;
     let mut recovered = Recovered {

@@ -338,7 +338,8 @@ pub(crate) fn write_index(directory: &std::path::Path, log: LogId, segment: u64,
     // Readers may do the same at the same time: each writes a file of its own, and the last name given stays.
     let unique = format!("index-{:?}.tmp", std::thread::current().id());
     let temporary = path.with_extension(unique);
-    let written = std::fs::write(&temporary, index.encode(log, segment)).and_then(|()| std::fs::rename(&temporary, &path));
+    let written =
+        std::fs::write(&temporary, index.encode(log, segment)).and_then(|()| std::fs::rename(&temporary, &path));
     if let Err(error) = written {
         tracing::warn!(segment, %error, "the index of segment {segment} could not be kept");
         if let Err(error) = std::fs::remove_file(&temporary) {

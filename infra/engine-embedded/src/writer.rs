@@ -18,9 +18,7 @@ use parking_lot::{Condvar, Mutex};
 use crate::disk::{Disk, is_full};
 use crate::files::segment_path;
 use crate::index::SegmentIndex;
-use crate::layout::{
-    Chain, FRAME_HEADER_BYTES, GROUP_HEADER_BYTES, Place, SegmentHeader, encode_group, group_bytes,
-};
+use crate::layout::{Chain, FRAME_HEADER_BYTES, GROUP_HEADER_BYTES, Place, SegmentHeader, encode_group, group_bytes};
 use crate::options::{QUEUE_BYTES_MAX, SEAL_AFTER, TAIL_BYTES_MAX, TAIL_RECORDS_MAX};
 use crate::spare::{Spare, Spares};
 use crate::store::{Active, Store};
@@ -323,9 +321,10 @@ impl Writer {
     /// Goes on in a new segment that has room for `needed` bytes of groups.
     fn roll(&mut self, needed: u64) -> Result<(), Trouble> {
         let start = SegmentHeader::len(self.chain.next_offsets.len()) as u64;
-        let spare = self.spares.take(self.segment_bytes.max(start + needed)).map_err(|error| {
-            if is_full(&error) { Trouble::Full(error) } else { Trouble::Failed("make", error) }
-        })?;
+        let spare = self
+            .spares
+            .take(self.segment_bytes.max(start + needed))
+            .map_err(|error| if is_full(&error) { Trouble::Full(error) } else { Trouble::Failed("make", error) })?;
         let segment = self.header.segment + 1;
         let header = SegmentHeader {
             log: self.header.log,
@@ -348,9 +347,8 @@ impl Writer {
 
     /// Gives a spare its header, then its name: a segment that has a name has a whole header.
     fn name_segment(&self, spare: Spare, header: &SegmentHeader) -> Result<File, Trouble> {
-        let full_or_failed = |doing| {
-            move |error| if is_full(&error) { Trouble::Full(error) } else { Trouble::Failed(doing, error) }
-        };
+        let full_or_failed =
+            |doing| move |error| if is_full(&error) { Trouble::Full(error) } else { Trouble::Failed(doing, error) };
         self.disk.write_all_at(&spare.file, &header.encode(), 0).map_err(full_or_failed("write to"))?;
         self.disk.sync_data(&spare.file).map_err(|error| Trouble::Failed("flush", error))?;
         let path = segment_path(&self.directory, header.segment);

@@ -105,7 +105,9 @@ fn a_whole_group_at_the_wrong_place_is_damage() {
     assert_eq!(from.len(), to.len());
     bytes.copy_within(from.clone(), to.start);
     std::fs::write(&path, &bytes).expect("written");
-    assert!(matches!(refuse(directory.path(), small(2)), OpenFault::Damaged { offset, .. } if offset == to.start as u64));
+    assert!(
+        matches!(refuse(directory.path(), small(2)), OpenFault::Damaged { offset, .. } if offset == to.start as u64)
+    );
 }
 
 #[test]
@@ -159,7 +161,10 @@ fn missing_segments_are_refused() {
     for number in 0..count {
         std::fs::remove_file(segment(directory.path(), number)).expect("removed");
     }
-    assert!(matches!(refuse(directory.path(), small(3)), OpenFault::Damaged { .. }), "indexes tell that there was a log");
+    assert!(
+        matches!(refuse(directory.path(), small(3)), OpenFault::Damaged { .. }),
+        "indexes tell that there was a log"
+    );
     assert!(last.exists());
 }
 
