@@ -97,11 +97,11 @@ pub enum Effect<D: Decider> {
     Append(u64, Bytes),
     /// Give the sender this answer.
     Answer(Ticket, Result<Answer<D::State>, NoAnswer>),
-    /// Answer the sender from the record at this offset, which is effective and durable: as replayed, if its fingerprint is this
-    /// one, else `Reused`.
+    /// Answer the sender from the record at this offset, which is effective and durable (and perhaps not yet in the
+    /// state store): as replayed, if its fingerprint is this one, else `Reused`.
     Replay(Ticket, Offset, Fingerprint),
     /// Answer the sender from the record that holds this version of this stream (the aggregate remembers the id), as
-    /// for `Replay`; if that record bears another command id the memory is wrong and that is a fault.
+    /// for `Replay`: effective, and perhaps not yet in the state store's index. If that record bears another command id the memory is wrong and that is a fault.
     ReplayVersion(Ticket, Tenant, StreamName, Version, Fingerprint),
     /// The answer to `Inquire`: what this shard holds beyond the state store. The runner adds what the store knows.
     Inquired(Ticket, Vec<Inquired>),

@@ -10,10 +10,13 @@ pub mod bank;
 mod clients;
 mod dice;
 mod log;
+mod mischief;
 mod node;
 mod referee;
+mod running;
 mod store;
 mod world;
+mod writing;
 
 pub use dice::Dice;
 pub use world::{Mistake, Plan, Report, Violation, simulate};
