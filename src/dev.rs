@@ -7,6 +7,9 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use axum::Router;
+use axum::extract::{Request, State};
+use axum::middleware::{Next, from_fn_with_state};
+use axum::response::Response;
 use axum::routing::get;
 use chassis::app::App;
 use chassis::cursor::CursorKey;
@@ -87,9 +90,13 @@ pub(crate) async fn run(arguments: DevArguments) -> Result<(), Failure> {
     let stop = chassis::shutdown::on_signals().map_err(|fault| Failure::of("cannot listen for signals", &fault))?;
     tokio::spawn(metrics.clone().upkeep(stop.clone()));
     // Before anything is opened: an address that is taken is learnt of first.
-    let server = Server::bind(arguments.listen, Exposure::LoopbackOnly, Limits { drain_max: DRAIN_REQUESTS_WITHIN, ..Limits::DEFAULT })
-        .await
-        .map_err(|fault| Failure::of("cannot listen", &fault).next("choose another with --listen 127.0.0.1:0"))?;
+    let server = Server::bind(
+        arguments.listen,
+        Exposure::LoopbackOnly,
+        Limits { drain_max: DRAIN_REQUESTS_WITHIN, ..Limits::DEFAULT },
+    )
+    .await
+    .map_err(|fault| Failure::of("cannot listen", &fault).next("choose another with --listen 127.0.0.1:0"))?;
     let address = server.local_addr();
 
     let data = Data::choose(&arguments.data, arguments.memory)?;
@@ -112,7 +119,6 @@ pub(crate) async fn run(arguments: DevArguments) -> Result<(), Failure> {
 
 /// Everything that runs behind the server.
 struct House {
-    log: Arc<dyn Log>,
     embedded: Option<Arc<EmbeddedLog>>,
     node: Node<Shop>,
     states: Arc<StateStore<Shop>>,
@@ -149,7 +155,7 @@ impl House {
         let (rows, projection) = open_rows(data, &log, &genesis, &clock).await?;
         // Cursors outlive a restart: their key follows from the log's own.
         let cursors = CursorKey::new(&[&genesis.fingerprint_key[..], b"cursors"].concat());
-        Ok(Self { log, embedded, node, states, projection, rows, gateway, cursors })
+        Ok(Self { embedded, node, states, projection, rows, gateway, cursors })
     }
 
     /// Every route there is.
@@ -175,7 +181,7 @@ impl House {
             .merge(reads.routes())
             .merge(pages().routes())
             .merge(health.routes())
-            .merge(metrics.routes())
+            .merge(metrics.routes().layer(from_fn_with_state(Arc::clone(&self.rows), counting_sagas)))
             .route("/version", get(version))
     }
 
@@ -200,6 +206,12 @@ impl House {
             tracing::error!("closing the log failed; it is recovered at the next start");
         }
     }
+}
+
+/// Looks how many sagas stand where before the metrics are told: nobody needs to know between two scrapes.
+async fn counting_sagas(State(rows): State<Arc<SqlReadStore>>, request: Request, next: Next) -> Response {
+    projections::count_sagas(&rows).await;
+    next.run(request).await
 }
 
 /// Whether the read models are kept current.
@@ -286,7 +298,11 @@ async fn open_rows(
     let mut again = data.files().is_some();
     loop {
         let started = async {
-            let rows = Arc::new(projections::open(data.rows()).await.map_err(|fault| Failure::of("cannot open the read models", &fault))?);
+            let rows = Arc::new(
+                projections::open(data.rows())
+                    .await
+                    .map_err(|fault| Failure::of("cannot open the read models", &fault))?,
+            );
             let projection = projections::start(Arc::clone(log), genesis, rows.clone(), Arc::clone(clock))
                 .await
                 .map_err(|fault| Failure::of("cannot keep the read models current", &fault))?;
@@ -306,7 +322,10 @@ async fn open_rows(
 
 /// What it is, where its data is, and what to type next.
 fn greet(data: &Data, address: SocketAddr, took: Duration, demo: bool) {
-    println!("docket {} · embedded · {data} · not for production: loopback, no TLS, no login", env!("CARGO_PKG_VERSION"));
+    println!(
+        "docket {} · embedded · {data} · not for production: loopback, no TLS, no login",
+        env!("CARGO_PKG_VERSION")
+    );
     println!("  API      http://{address}/v1/orders     metrics /metrics     ready in {:.1} s", took.as_secs_f64());
     if demo {
         println!("  demo     12 products, 3 customers, an order a second; one payment in ten fails on purpose");

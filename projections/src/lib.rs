@@ -11,6 +11,7 @@ use engine::record::Genesis;
 use engine::view::{Table, View};
 use engine_runtime::projection::{PARKED_TABLE, Projection, ProjectionFault, ProjectionOptions};
 use engine_sql::{Index, Options, SqlReadStore};
+use schemas::resource::saga::SagaState;
 use views::{ORDERS, SAGAS, STOCK, ShopView};
 
 /// Raised whenever a view's fold or columns change: rows of another version are dropped and folded afresh.
@@ -43,4 +44,18 @@ pub async fn start(
 ) -> Result<Projection, ProjectionFault> {
     let options = ProjectionOptions { name: "shop", ..ProjectionOptions::default() };
     Projection::start(log, genesis, Arc::new(ShopView), store, clock, options).await
+}
+
+/// Counts the sagas by state into the gauge `docket_sagas`. For whoever renders metrics, right before.
+pub async fn count_sagas(store: &SqlReadStore) {
+    let counted = match store.count_by(SAGAS.name, "state").await {
+        Ok(counted) => counted,
+        // The gauge stays as it was; that the store does not answer shows in readiness.
+        Err(_) => return,
+    };
+    for (state, _) in SagaState::ALL {
+        let here = |(value, _): &&(serde_json::Value, u64)| value == state;
+        let count = counted.iter().find(here).map_or(0, |(_, count)| *count);
+        metrics::gauge!("docket_sagas", "state" => state).set(count as f64);
+    }
 }

@@ -18,24 +18,12 @@ use http::request::Parts;
 use schemas::event::ShopEvent;
 use schemas::id::is_name;
 use schemas::resource::order::OrderStatus;
+use schemas::resource::saga::SagaState;
 use serde_json::{Value, json};
 use views::{ORDERS, SAGAS, STOCK};
 
 use crate::QuerySide;
 use crate::resources::unavailable;
-
-/// Every saga state as over HTTP.
-const SAGA_STATES: &[(&str, &str)] = &[
-    ("running", "running"),
-    ("waiting", "waiting"),
-    ("retrying", "retrying"),
-    ("compensating", "compensating"),
-    ("stuck-forward", "stuck-forward"),
-    ("stuck-compensating", "stuck-compensating"),
-    ("parked", "parked"),
-    ("completed", "completed"),
-    ("compensated", "compensated"),
-];
 
 pub(crate) fn routes<R: Reactor<Event = ShopEvent>>(side: &QuerySide<R>) -> Router {
     Router::new()
@@ -97,7 +85,8 @@ async fn sagas<R: Reactor<Event = ShopEvent>>(State(side): State<QuerySide<R>>, 
     let read = read_request(&parts, &[APPLICATION_JSON])?;
     let mut query = Query::of(&parts.uri);
     let mut filters = Vec::new();
-    if let Some(states) = query.some_of("state", SAGA_STATES) {
+    let words = SagaState::ALL.map(|(word, _)| (word, word));
+    if let Some(states) = query.some_of("state", &words) {
         filters.push(Filter::OneOf("state", states.into_iter().map(Value::from).collect()));
     }
     if let Some(order) = query.uuid("order_id") {

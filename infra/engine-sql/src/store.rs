@@ -10,6 +10,7 @@ use std::time::Duration;
 
 use engine::position::{Checkpoint, LogId, Partition};
 use engine::read_store::{Batch, Query, ReadStore, StoreFault, StoreFuture};
+use serde_json::Value;
 use engine::view::{Row, RowKey, Table};
 use tokio::sync::Semaphore;
 
@@ -135,6 +136,19 @@ impl SqlReadStore {
                 Ok(Snapshot { found, checkpoints })
             };
             let done = done.await;
+            settle(session, done).await
+        })
+        .await
+    }
+
+    /// How many rows of a table have each value of a column: for metrics, not for pages. Reads the column's whole index.
+    ///
+    /// # Errors
+    /// As for `list`.
+    pub async fn count_by(&self, table: &'static str, column: &'static str) -> Result<Vec<(Value, u64)>, StoreFault> {
+        self.run(&self.reads, move |inner| async move {
+            let mut session = inner.database.begin(Access::Read).await?;
+            let done = work::count_by(&mut session, table, column, &inner.tables).await;
             settle(session, done).await
         })
         .await

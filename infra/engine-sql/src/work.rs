@@ -161,6 +161,24 @@ pub(crate) async fn commit(
     Ok(())
 }
 
+/// How many rows have each value of a column.
+pub(crate) async fn count_by(
+    session: &mut impl Session,
+    table: &str,
+    column: &str,
+    tables: &Tables,
+) -> Result<Vec<(Value, u64)>, StoreFault> {
+    let table = tables.get(table)?;
+    let (column, kind) = table.column(column)?;
+    let text = format!("SELECT {column}, COUNT(*) FROM {} GROUP BY {column}", quoted(table.name));
+    let counted = session.fetch(Statement::plain(text), &[kind, INTEGER]).await?;
+    let pair = |cells: Vec<Value>| {
+        let [value, count] = <[Value; 2]>::try_from(cells).ok()?;
+        Some((value, count.as_u64()?))
+    };
+    Ok(counted.into_iter().filter_map(pair).collect())
+}
+
 /// The rows that exist among these.
 pub(crate) async fn load(
     session: &mut impl Session,
