@@ -107,6 +107,15 @@ fn promises_hold_in_the_fourth_quarter() {
     promises_hold(7_500..10_000);
 }
 
+/// Seeds beyond those above, if the environment names them: `cargo xtask sim`.
+#[test]
+#[expect(clippy::disallowed_methods, reason = "names the runs to be made; changes nothing in them")]
+fn more_seeds() {
+    let number = |name| std::env::var(name).ok().map(|text| text.parse::<u64>().expect("a number of seeds"));
+    let (Some(from), Some(count)) = (number("SIM_FROM"), number("SIM_COUNT")) else { return };
+    promises_hold(from..from + count);
+}
+
 /// One seed, told line by line, if the environment names one.
 #[test]
 #[expect(clippy::disallowed_methods, reason = "names the run to be told; changes nothing in it")]

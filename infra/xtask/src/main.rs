@@ -35,7 +35,7 @@ enum Chore {
     /// Run seeds of the simulated log beyond those that the tests run
     Sim {
         /// The first seed
-        #[arg(long, default_value_t = 0)]
+        #[arg(long, default_value_t = 10_000)]
         seed: u64,
         /// How many
         #[arg(long, default_value_t = 100_000)]
@@ -88,8 +88,9 @@ fn soak(kills: u32, cuts: u32, seed: u64) -> Done {
 
 fn sim(seed: u64, count: u64) -> Done {
     let (seed, count) = (seed.to_string(), count.to_string());
-    let knobs = [("DOCKET_SIM_SEED", &*seed), ("DOCKET_SIM_COUNT", &*count)];
-    step_with("cargo", &["test", "--release", "--package", "engine", "--test", "sim_seeds", "--", "--nocapture"], &knobs)
+    let knobs = [("SIM_FROM", &*seed), ("SIM_COUNT", &*count)];
+    let arguments = ["test", "--release", "--package", "engine", "--test", "sim_partition", "more_seeds"];
+    step_with("cargo", &arguments, &knobs)
 }
 
 fn bench() -> Done {
