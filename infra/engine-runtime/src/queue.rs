@@ -104,3 +104,33 @@ impl<T> Queue<T> {
         self.filled.notify_all();
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn somebody_in_a_hurry_is_not_kept_waiting() {
+        let queue = Queue::new();
+        queue.push_all([1, 2]);
+        queue.push_urgent(3);
+        let (mut taken, began) = (Vec::new(), Instant::now());
+        assert!(queue.take_gathered(10, Duration::from_secs(60), &mut taken));
+        assert_eq!(taken, [1, 2, 3]);
+        assert!(began.elapsed() < Duration::from_secs(60));
+    }
+
+    #[test]
+    fn a_closed_queue_gives_what_is_left_and_ends() {
+        let queue = Queue::new();
+        queue.push_all([1, 2, 3]);
+        queue.close();
+        queue.push_all([4]);
+        let mut taken = Vec::new();
+        assert!(queue.take(2, &mut taken));
+        assert!(queue.take_gathered(2, Duration::from_secs(60), &mut taken));
+        assert_eq!(taken, [1, 2, 3]);
+        assert!(!queue.take(2, &mut taken));
+        assert!(!queue.take_gathered(2, Duration::ZERO, &mut taken));
+    }
+}

@@ -138,3 +138,42 @@ impl<S: Send + Sync + 'static> Watches<S> {
         self.count.store(0, Ordering::Release);
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use engine::position::{Offset, Partition};
+    use engine::stream::{StreamName, Tenant};
+
+    use super::*;
+
+    fn stream() -> StreamId {
+        StreamId { tenant: Tenant::default(), name: StreamName::new("jar-1").expect("a name") }
+    }
+
+    fn at(version: u64) -> Current<u64> {
+        let position = Position { partition: Partition(0), offset: Offset(version) };
+        Current { version: Version(version), state: Arc::new(version), position }
+    }
+
+    #[test]
+    fn what_nobody_watches_any_more_is_forgotten() {
+        let watches = Watches::<u64>::new();
+        let (one, other) = (watches.register(stream()), watches.register(stream()));
+        assert!(watches.anybody());
+        drop(one);
+        watches.report(&stream(), &at(1));
+        assert_eq!(other.current().map(|current| current.version), Some(Version(1)));
+        drop(other);
+        assert!(!watches.anybody());
+        assert_eq!(watches.watched(), []);
+    }
+
+    #[test]
+    fn an_older_look_up_does_not_undo_a_newer_report() {
+        let watches = Watches::<u64>::new();
+        let watch = watches.register(stream());
+        watches.report(&stream(), &at(2));
+        watches.report(&stream(), &at(1));
+        assert_eq!(watch.current().map(|current| *current.state), Some(2));
+    }
+}
