@@ -319,7 +319,9 @@ impl DecideSagaBody {
 
     /// Reads it, or tells every fault.
     pub fn parse(body: &Value) -> Result<Self, Invalid> {
-        Faults::collect(body, |members, faults| Some(Self { reason: members.required("reason", faults, fields::text)? }))
+        Faults::collect(body, |members, faults| {
+            Some(Self { reason: members.required("reason", faults, fields::text)? })
+        })
     }
 }
 

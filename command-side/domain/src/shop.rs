@@ -172,8 +172,8 @@ impl Decider for Shop {
             ShopCommand::ReturnStock(asked) => reservation::carry_out(reservation(), Verb::Return, asked),
             ShopCommand::ExpireReservation(asked) => reservation::carry_out(reservation(), Verb::Expire, asked),
 
-            ShopCommand::AuthorizePayment { order_id, amount, means, .. } => {
-                payment::authorize(payment(), *order_id, *amount, means)
+            ShopCommand::AuthorizePayment { payment_id, order_id, amount, means } => {
+                payment::authorize(payment(), *payment_id, *order_id, *amount, means)
             }
             ShopCommand::CapturePayment { amount, .. } => payment::capture(payment(), *amount, context),
             ShopCommand::VoidPayment { .. } => payment::void(payment()),

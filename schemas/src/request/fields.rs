@@ -164,9 +164,7 @@ pub(super) fn text(value: &Value, at: &str, faults: &mut Faults) -> Option<Strin
 }
 
 /// Reads a customer id, location id or SKU.
-pub(super) fn name<T>(
-    make: impl Fn(&str) -> Result<T, InvalidId>,
-) -> impl Fn(&Value, &str, &mut Faults) -> Option<T> {
+pub(super) fn name<T>(make: impl Fn(&str) -> Result<T, InvalidId>) -> impl Fn(&Value, &str, &mut Faults) -> Option<T> {
     move |value, at, faults| {
         let text = string(value, at, faults)?;
         make(text).map_err(|_| faults.add(at, "malformed", name_rule(text))).ok()

@@ -119,10 +119,7 @@ fn numbers_are_whole_and_bounds_are_inclusive() {
     ] {
         assert_eq!(faults(receive(quantity)), [at("/quantity", code)]);
     }
-    assert_eq!(
-        faults(AdjustStockBody::parse(&json!({"delta": 0, "reason": "x"}))),
-        [at("/delta", "out-of-range")]
-    );
+    assert_eq!(faults(AdjustStockBody::parse(&json!({"delta": 0, "reason": "x"}))), [at("/delta", "out-of-range")]);
 }
 
 #[test]
@@ -135,7 +132,10 @@ fn texts_are_bounded_in_characters_and_have_no_controls() {
 
 #[test]
 fn a_checkouts_own_reasons_are_not_for_callers() {
-    assert_eq!(faults(CancelOrderBody::parse(&json!({"reason": "payment_declined"}))), [at("/reason", "unknown-value")]);
+    assert_eq!(
+        faults(CancelOrderBody::parse(&json!({"reason": "payment_declined"}))),
+        [at("/reason", "unknown-value")]
+    );
 }
 
 #[test]

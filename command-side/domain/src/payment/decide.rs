@@ -9,7 +9,7 @@ use schemas::event::payment::{
     PaymentDeclined, PaymentRefundFailed, PaymentRefundRequested, PaymentRefunded, PaymentRequested, PaymentVoidFailed,
     PaymentVoidRequested, PaymentVoided, Via,
 };
-use schemas::id::OrderId;
+use schemas::id::{OrderId, PaymentId};
 use schemas::money::Money;
 use schemas::problem;
 use schemas::resource::payment::PaymentStatus;
@@ -21,10 +21,14 @@ use crate::shop::ShopState;
 
 pub(crate) fn authorize(
     known: Option<&PaymentState>,
+    payment_id: PaymentId,
     order_id: Option<OrderId>,
     amount: Money,
     means: &PaymentMeans,
 ) -> ShopDecision {
+    if let Some(order) = order_id.filter(|order| order.payment() == payment_id) {
+        return refuse(problem::BELONGS_TO_ORDER, format!("this payment is for the checkout of order {order} to make"));
+    }
     if known.is_some() {
         // Its id follows from the command's: this very request was heard before.
         return Decision::nothing();

@@ -62,7 +62,9 @@ pub fn recording(payment: &PaymentState, key: CommandId, answer: GatewayAnswer) 
     let payment_id = payment.shown.payment_id;
     let verbs = ["authorize", "capture", "void", "refund"];
     let asked = |version: &u64| verbs.iter().any(|verb| payment_id.gateway_key(verb, *version) == key);
-    let intent = (1..=payment.shown.version).find(asked)?;
+    // What is still open first: nearly always it is that.
+    let open = payment.intents.keys().copied().find(asked);
+    let intent = open.or_else(|| (1..=payment.shown.version).find(asked))?;
     let checkout_of = payment.checkout_of();
     Some((key.derive("outcome"), ShopCommand::RecordGateway { payment_id, checkout_of, intent, answer }))
 }
