@@ -1,9 +1,10 @@
 //! `docket dev`: everything in one process on embedded storage. Opens the log and what is folded from it, leads all
 //! partitions, keeps the read models current, serves HTTP on loopback, and drains when asked to stop.
 
+use std::collections::BTreeMap;
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
-use std::sync::Arc;
+use std::sync::{Arc, OnceLock};
 use std::time::{Duration, Instant};
 
 use axum::Router;
@@ -26,12 +27,13 @@ use domain::Shop;
 use engine::log::Log;
 use engine::memory::MemoryLog;
 use engine::ports::Clock;
-use engine::position::LogId;
-use engine::record::Genesis;
-use engine_embedded::{EmbeddedLog, OpenFault, Options};
+use engine::position::{LogId, Partition};
+use engine::read_store::StoreFault;
+use engine::record::{FORMAT, Genesis, PLACEMENT_RULE};
+use engine_embedded::{EmbeddedLog, KnownDurable, OpenFault, Options};
 use engine_runtime::node::{Node, NodeOptions, Parts};
-use engine_runtime::projection::{Projection, ProjectionStatus};
-use engine_runtime::store::{StateStore, StoreOptions};
+use engine_runtime::projection::{Projection, ProjectionFault, ProjectionStatus};
+use engine_runtime::store::{self, StateStore, StoreOptions};
 use engine_runtime::system::{SystemChance, SystemClock};
 use engine_sql::SqlReadStore;
 use http::StatusCode;
@@ -131,8 +133,7 @@ struct House {
 impl House {
     async fn open(data: &Data, address: SocketAddr) -> Result<Self, Failure> {
         let clock: Arc<dyn Clock> = Arc::new(SystemClock);
-        let (log, embedded, genesis) = open_log(data, clock.as_ref()).await?;
-        let states = open_states(data.states(), &genesis).await?;
+        let Opened { log, embedded, genesis, states } = open_log(data, clock.as_ref()).await?;
         let gateway = match data.files() {
             Some(Files { gateway, .. }) => Simulator::open(gateway, Arc::clone(&clock))
                 .map_err(|fault| Failure::of("cannot open the payment gateway simulator", &fault))?,
@@ -233,89 +234,151 @@ async fn version() -> Reply {
     Reply::json(StatusCode::OK, &json!({"name": "docket", "version": env!("CARGO_PKG_VERSION")}))
 }
 
-async fn open_log(
-    data: &Data,
-    clock: &dyn Clock,
-) -> Result<(Arc<dyn Log>, Option<Arc<EmbeddedLog>>, Genesis), Failure> {
+/// The log, and what the node has folded of it.
+struct Opened {
+    log: Arc<dyn Log>,
+    embedded: Option<Arc<EmbeddedLog>>,
+    genesis: Genesis,
+    states: Arc<StateStore<Shop>>,
+}
+
+async fn open_log(data: &Data, clock: &dyn Clock) -> Result<Opened, Failure> {
     let mut fingerprint_key = [0; 32];
     rand::rng().fill(&mut fingerprint_key);
-    let genesis = Genesis {
+    let founding = Genesis {
         log: LogId(Uuid::now_v7()),
         partitions: PARTITIONS,
-        placement_rule: 1,
-        format: 1,
+        placement_rule: PLACEMENT_RULE,
+        format: FORMAT,
         fingerprint_key,
         created_at: clock.now(),
     };
-    let Some(Files { log: folder, .. }) = data.files() else {
-        return Ok((Arc::new(MemoryLog::new(genesis)), None, genesis));
+    let folder = data.states().to_owned();
+    let Some(Files { log: log_folder, .. }) = data.files() else {
+        let log = Arc::new(MemoryLog::new(founding));
+        let states = blocking(move || open_states(&folder, founding.log, founding.partitions)).await?;
+        return Ok(Opened { log, embedded: None, genesis: founding, states });
     };
-    let folder = folder.clone();
-    let opening = tokio::task::spawn_blocking(move || EmbeddedLog::open(&folder, Options::or_found(genesis)));
-    let opened = opening.await.map_err(|_| Failure::plain("opening the log failed"))?;
-    let (log, report) = opened.map_err(|fault| cannot_open(&fault))?;
-    if let Some(torn) = &report.torn {
-        tracing::warn!(
-            log.file = %torn.file.display(), log.offset = torn.offset, log.bytes = torn.bytes,
-            "cut a group that was being written when the process died; nothing in it was acknowledged"
-        );
-    }
-    let genesis = *log.genesis();
-    let log = Arc::new(log);
-    Ok((Arc::<EmbeddedLog>::clone(&log), Some(log), genesis))
+    let log_folder = log_folder.clone();
+    blocking(move || {
+        // What the state store has folded was durable once. The log asks for it before it takes its own end for torn.
+        let early: Arc<OnceLock<Arc<StateStore<Shop>>>> = Arc::default();
+        let asked = Arc::clone(&early);
+        let states_folder = folder.clone();
+        let known_durable: KnownDurable = Arc::new(move |log, partitions| {
+            // One that cannot be opened knows nothing; whether that matters is told when it is opened in earnest.
+            let Ok(states) = open_states(&states_folder, log, partitions) else { return BTreeMap::new() };
+            let known = (0..partitions).map(Partition).map(|it| (it, states.checkpoint(it).0.next_offset)).collect();
+            let _ = asked.set(states);
+            known
+        });
+        let options = Options { known_durable, ..Options::or_found(founding) };
+        let (log, report) = EmbeddedLog::open(&log_folder, options).map_err(|fault| cannot_open(&fault))?;
+        if let Some(torn) = &report.torn {
+            tracing::warn!(
+                log.file = %torn.file.display(), log.offset = torn.offset, log.bytes = torn.bytes,
+                "cut a group that was being written when the process died; nothing in it was acknowledged"
+            );
+        }
+        let genesis = *log.genesis();
+        let states = match early.get() {
+            Some(states) => Arc::clone(states),
+            None => open_states(&folder, genesis.log, genesis.partitions)?,
+        };
+        let log = Arc::new(log);
+        Ok(Opened { log: Arc::<EmbeddedLog>::clone(&log), embedded: Some(log), genesis, states })
+    })
+    .await
+}
+
+/// Runs what waits for a disk where waiting harms nobody.
+async fn blocking<T: Send + 'static>(work: impl FnOnce() -> Result<T, Failure> + Send + 'static) -> Result<T, Failure> {
+    tokio::task::spawn_blocking(work).await.map_err(|_| Failure::plain("opening the data directory failed"))?
 }
 
 fn cannot_open(fault: &OpenFault) -> Failure {
     let failure = Failure::of("cannot open the log", fault);
     match fault {
         OpenFault::InUse { .. } => failure.next("stop that process, or use another directory with --data DIR"),
+        OpenFault::Damaged { .. } | OpenFault::Behind { .. } => {
+            failure.next("restore the directory from a copy; nothing in it was changed")
+        }
         _ => failure,
     }
 }
 
-async fn open_states(folder: &Path, genesis: &Genesis) -> Result<Arc<StateStore<Shop>>, Failure> {
-    let folder = folder.to_owned();
-    let (log, partitions) = (genesis.log, genesis.partitions);
-    let opening = tokio::task::spawn_blocking(move || {
-        StateStore::open(&folder, log, partitions, Arc::new(Shop), StoreOptions::default())
-    });
-    let opened = opening.await.map_err(|_| Failure::plain("opening the state store failed"))?;
-    let (store, opened) = opened.map_err(|fault| Failure::of("cannot open the state store", &fault))?;
-    if let engine_runtime::store::Opened::Wiped(why) = opened {
+fn open_states(folder: &Path, log: LogId, partitions: u16) -> Result<Arc<StateStore<Shop>>, Failure> {
+    let (store, opened) = StateStore::open(folder, log, partitions, Arc::new(Shop), StoreOptions::default())
+        .map_err(|fault| Failure::of("cannot open the state store", &fault))?;
+    if let store::Opened::Wiped(why) = opened {
         tracing::warn!(why, "the state store is folded afresh from the log");
     }
     Ok(Arc::new(store))
 }
 
 /// Opens the rows and starts following. Rows that cannot be used are a fold of the log like any other: they are set aside
-/// and folded afresh.
+/// and folded afresh. Only rows that know more than the log are not: then it is the log that has lost something.
 async fn open_rows(
     data: &Data,
     log: &Arc<dyn Log>,
     genesis: &Genesis,
     clock: &Arc<dyn Clock>,
 ) -> Result<(Arc<SqlReadStore>, Projection), Failure> {
-    let mut again = data.files().is_some();
-    loop {
-        let started = async {
-            let rows = Arc::new(
-                projections::open(data.rows())
-                    .await
-                    .map_err(|fault| Failure::of("cannot open the read models", &fault))?,
-            );
-            let projection = projections::start(Arc::clone(log), genesis, rows.clone(), Arc::clone(clock))
-                .await
-                .map_err(|fault| Failure::of("cannot keep the read models current", &fault))?;
-            Ok::<_, Failure>((rows, projection))
-        };
-        match started.await {
-            Ok(started) => return Ok(started),
-            Err(failure) if again => {
-                again = false;
-                let kept = data.set_rows_aside()?;
-                tracing::warn!(why = %failure, kept = %kept.display(), "the read models are folded afresh from the log");
-            }
-            Err(failure) => return Err(failure),
+    match follow(data, log, genesis, clock).await {
+        Ok(following) => Ok(following),
+        Err(RowsFault::Unusable(why)) if data.files().is_some() => {
+            let kept = data.set_rows_aside()?;
+            tracing::warn!(%why, kept = %kept.display(), "the read models are folded afresh from the log");
+            follow(data, log, genesis, clock).await.map_err(Failure::from)
+        }
+        Err(fault) => Err(fault.into()),
+    }
+}
+
+/// Why rows cannot be followed into.
+enum RowsFault {
+    /// They cannot be read, or are another log's.
+    Unusable(Failure),
+    /// The log or the disk is at fault, not they.
+    Other(Failure),
+}
+
+impl From<RowsFault> for Failure {
+    fn from(fault: RowsFault) -> Self {
+        match fault {
+            RowsFault::Unusable(failure) | RowsFault::Other(failure) => failure,
+        }
+    }
+}
+
+async fn follow(
+    data: &Data,
+    log: &Arc<dyn Log>,
+    genesis: &Genesis,
+    clock: &Arc<dyn Clock>,
+) -> Result<(Arc<SqlReadStore>, Projection), RowsFault> {
+    let rows = projections::open(data.rows()).await.map_err(|fault| {
+        let failure = Failure::of("cannot open the read models", &fault);
+        match fault {
+            StoreFault::Unavailable(_) => RowsFault::Other(failure),
+            _ => RowsFault::Unusable(failure),
+        }
+    })?;
+    let rows = Arc::new(rows);
+    match projections::start(Arc::clone(log), genesis, rows.clone(), Arc::clone(clock)).await {
+        Ok(projection) => Ok((rows, projection)),
+        Err(fault) => {
+            rows.close().await;
+            let failure = Failure::of("cannot keep the read models current", &fault);
+            Err(match &fault {
+                ProjectionFault::Store(store) if !matches!(**store, StoreFault::Unavailable(_)) => {
+                    RowsFault::Unusable(failure)
+                }
+                ProjectionFault::AheadOfLog { .. } => RowsFault::Other(
+                    failure.next("restore the log from a newer copy: records that were durable are missing"),
+                ),
+                _ => RowsFault::Other(failure),
+            })
         }
     }
 }

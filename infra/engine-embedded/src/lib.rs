@@ -29,7 +29,7 @@ use parking_lot::Mutex;
 
 pub use crate::disk::{Disk, RealDisk};
 use crate::files::Lock;
-pub use crate::options::{OpenFault, OpenReport, Options, TornTail};
+pub use crate::options::{KnownDurable, OpenFault, OpenReport, Options, TornTail};
 use crate::spare::Spares;
 use crate::store::{Active, Fault, Store};
 use crate::writer::{Hub, Measures, QueueAppender, TailBound, Writer};

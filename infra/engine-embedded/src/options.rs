@@ -9,7 +9,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use engine::log::RECORD_BYTES_MAX;
-use engine::position::{Offset, Partition};
+use engine::position::{LogId, Offset, Partition};
 use engine::record::Genesis;
 
 use crate::disk::{Disk, RealDisk};
@@ -31,6 +31,9 @@ pub(crate) const INDEX_CACHE_BYTES_MAX: usize = 8 << 20;
 /// Most bytes of headers of sealed segments kept for readers.
 pub(crate) const HEADER_CACHE_BYTES_MAX: usize = 4 << 20;
 
+/// What stores have folded of the log of this id and so many partitions.
+pub type KnownDurable = Arc<dyn Fn(LogId, u16) -> BTreeMap<Partition, Offset> + Send + Sync>;
+
 /// How to open a log.
 #[derive(Clone)]
 pub struct Options {
@@ -45,9 +48,9 @@ pub struct Options {
     pub group_bytes_max: usize,
     /// About how many bytes of a segment lie between two entries of its index: the unit of reading and verifying.
     pub block_bytes: u64,
-    /// What stores elsewhere have folded, as the offset each would read next. A log that ends before is not cut further
-    /// but refused: its missing end was durable once.
-    pub known_durable: BTreeMap<Partition, Offset>,
+    /// Says what stores elsewhere have folded of this log, as the offset each would read next. Asked once the directory is
+    /// locked and before anything is cut: a log that ends before that is refused, for its missing end was durable once.
+    pub known_durable: KnownDurable,
     /// The disk to write on.
     pub disk: Arc<dyn Disk>,
 }
@@ -61,7 +64,7 @@ impl Options {
             segment_bytes: 64 << 20,
             group_bytes_max: 1 << 20,
             block_bytes: 64 << 10,
-            known_durable: BTreeMap::new(),
+            known_durable: Arc::new(|_, _| BTreeMap::new()),
             disk: Arc::new(RealDisk),
         }
     }
@@ -86,7 +89,6 @@ impl fmt::Debug for Options {
             .field("segment_bytes", &self.segment_bytes)
             .field("group_bytes_max", &self.group_bytes_max)
             .field("block_bytes", &self.block_bytes)
-            .field("known_durable", &self.known_durable)
             .finish_non_exhaustive()
     }
 }

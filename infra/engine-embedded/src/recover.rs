@@ -139,7 +139,8 @@ fn find_end(path: &Path, file: &File, header: &SegmentHeader, options: &Options)
         offset: end,
         bytes: rest.written_end - end,
     });
-    for (partition, required) in &options.known_durable {
+    let partitions = u16::try_from(header.next_offsets.len()).expect("partitions are counted in a u16");
+    for (partition, required) in &(options.known_durable)(header.log, partitions) {
         let next = walk.index.chain.next_offsets.get(usize::from(partition.0)).copied().unwrap_or(0);
         if next < required.0 {
             return Err(match torn {

@@ -1,10 +1,11 @@
 //! A group that was half written when the power went is cut off and reported; what was acknowledged stays.
 
 use std::path::Path;
+use std::sync::Arc;
 
 use engine::log::Log;
 use engine::position::{Offset, Partition};
-use engine_embedded::{OpenFault, Options};
+use engine_embedded::{KnownDurable, OpenFault, Options};
 use rand::{Rng, SeedableRng};
 use rand_chacha::ChaCha8Rng;
 
@@ -98,7 +99,10 @@ fn what_a_store_has_folded_is_never_cut_as_torn() {
     bytes[last.start + 50] ^= 1;
     std::fs::write(&path, &bytes).expect("written");
     // Partition 1 has its genesis and three records, the last of them in the bad group.
-    let knowing = |next| Options { known_durable: [(Partition(1), Offset(next))].into(), ..small(2) };
+    let knowing = |next| {
+        let known_durable: KnownDurable = Arc::new(move |_, _| [(Partition(1), Offset(next))].into());
+        Options { known_durable, ..small(2) }
+    };
     match refuse(directory.path(), knowing(4)) {
         OpenFault::Damaged { file, offset, .. } => assert_eq!((file, offset), (path.clone(), last.start as u64)),
         other => panic!("{other}"),
