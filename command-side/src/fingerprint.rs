@@ -74,7 +74,10 @@ mod tests {
 
     #[test]
     fn the_order_of_members_does_not_matter() {
-        assert_eq!(of("place", json!({"a": 1, "b": {"c": 2, "d": 3}})), of("place", json!({"b": {"d": 3, "c": 2}, "a": 1})));
+        assert_eq!(
+            of("place", json!({"a": 1, "b": {"c": 2, "d": 3}})),
+            of("place", json!({"b": {"d": 3, "c": 2}, "a": 1}))
+        );
     }
 
     #[test]

@@ -76,7 +76,8 @@ async fn stock<R: Reactor<Event = ShopEvent>>(
     let read = read_request(&parts, &[APPLICATION_JSON])?;
     let mut query = Query::of(&parts.uri);
     let scope = format!("stock {location}");
-    let page = page(&scope, STOCK.name, vec![Filter::Is("location_id", location.into())], Some("sku"), false, &mut query);
+    let page =
+        page(&scope, STOCK.name, vec![Filter::Is("location_id", location.into())], Some("sku"), false, &mut query);
     query.finish()?;
     side.list(page, &read).await
 }
@@ -145,7 +146,8 @@ impl<R: Reactor<Event = ShopEvent>> QuerySide<R> {
 
 /// The value of a column in a row.
 fn column_of(table: &str, row: &Row, column: &str) -> Value {
-    let columns = [ORDERS, STOCK, SAGAS].into_iter().find(|known| known.name == table).map_or(&[][..], |known| known.columns);
+    let columns =
+        [ORDERS, STOCK, SAGAS].into_iter().find(|known| known.name == table).map_or(&[][..], |known| known.columns);
     let place = columns.iter().position(|known| known.name == column);
     place.and_then(|place| row.columns.get(place)).cloned().unwrap_or_default()
 }

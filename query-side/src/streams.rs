@@ -53,7 +53,8 @@ async fn streams<R: Reactor<Event = ShopEvent>>(State(side): State<QuerySide<R>>
     };
     side.index_reached(&read.min_position.clone().unwrap_or_default(), read.wait).await?;
     let store = Arc::clone(&side.streams);
-    let found = tokio::task::spawn_blocking(move || store.streams(&Tenant::default(), &prefix, after.as_ref(), limit + 1));
+    let found =
+        tokio::task::spawn_blocking(move || store.streams(&Tenant::default(), &prefix, after.as_ref(), limit + 1));
     let mut found = found.await.map_err(|_| Problem::internal())?.map_err(|fault| unreadable(fault.into()))?;
     let more = found.len() > limit;
     found.truncate(limit);
@@ -143,17 +144,17 @@ impl<R: Reactor<Event = ShopEvent>> QuerySide<R> {
         Ok(Reply::json(StatusCode::OK, &body).positions(&positions).vary_accept().into_response())
     }
 
-    async fn read(
-        &self,
-        range: &Range,
-        limit: usize,
-    ) -> Result<Vec<engine::event::Recorded<ShopEvent>>, HistoryFault> {
+    async fn read(&self, range: &Range, limit: usize) -> Result<Vec<engine::event::Recorded<ShopEvent>>, HistoryFault> {
         let Range { stream, from, to, direction } = range;
         self.node.history().read_stream(&Tenant::default(), stream, *from, *to, *direction, limit).await
     }
 
     /// The whole range in chunks; with `follow`, then whatever comes.
-    fn stream(&self, range: Range, follow: bool) -> impl Stream<Item = Result<WireEvent, HistoryFault>> + Send + 'static {
+    fn stream(
+        &self,
+        range: Range,
+        follow: bool,
+    ) -> impl Stream<Item = Result<WireEvent, HistoryFault>> + Send + 'static {
         let side = self.clone();
         let log = self.node.genesis().log;
         let chunks = futures::stream::unfold(Some((side, range, None)), move |state| async move {

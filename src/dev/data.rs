@@ -29,9 +29,12 @@ pub(super) struct Files {
 impl Data {
     /// Makes the directory; for `memory`, a scratch directory that goes when this is dropped.
     pub(super) fn choose(directory: &Path, memory: bool) -> Result<Self, Failure> {
-        let root = if memory { std::env::temp_dir().join(format!("docket-{}", Uuid::now_v7())) } else { directory.to_owned() };
-        std::fs::create_dir_all(&root)
-            .map_err(|error| Failure::of(format!("cannot make the directory {}", root.display()), &error).next("choose another with --data DIR"))?;
+        let root =
+            if memory { std::env::temp_dir().join(format!("docket-{}", Uuid::now_v7())) } else { directory.to_owned() };
+        std::fs::create_dir_all(&root).map_err(|error| {
+            Failure::of(format!("cannot make the directory {}", root.display()), &error)
+                .next("choose another with --data DIR")
+        })?;
         let states = root.join("state");
         if memory {
             return Ok(Self { states, rows: "sqlite::memory:".to_owned(), files: None, root });

@@ -99,7 +99,9 @@ pub enum BooksFault {
         source: std::io::Error,
     },
     /// A line of the journal is not one.
-    #[error("the gateway simulator's books in {path} are damaged at line {line}; move the file away to begin new books")]
+    #[error(
+        "the gateway simulator's books in {path} are damaged at line {line}; move the file away to begin new books"
+    )]
     Damaged {
         /// Which file.
         path: String,

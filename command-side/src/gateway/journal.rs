@@ -26,13 +26,8 @@ impl Journal {
     pub(super) fn open(path: &Path) -> Result<(Self, Books), BooksFault> {
         let named = path.display().to_string();
         let unreadable = |source| BooksFault::Unreadable { path: named.clone(), source };
-        let mut file = OpenOptions::new()
-            .read(true)
-            .write(true)
-            .create(true)
-            .truncate(false)
-            .open(path)
-            .map_err(unreadable)?;
+        let mut file =
+            OpenOptions::new().read(true).write(true).create(true).truncate(false).open(path).map_err(unreadable)?;
         let mut text = Vec::new();
         file.read_to_end(&mut text).map_err(unreadable)?;
         let whole = text.iter().rposition(|&byte| byte == b'\n').map_or(0, |end| end + 1);

@@ -133,7 +133,11 @@ fn refused(decided: &Decided<ShopState>) -> Problem {
         }
     };
     let problem = Problem::recorded(code, &decided.outcome).positions(&decided.position.into());
-    if decided.replayed { problem.header(chassis::headers::IDEMPOTENCY_REPLAYED, http::HeaderValue::from_static("true")) } else { problem }
+    if decided.replayed {
+        problem.header(chassis::headers::IDEMPOTENCY_REPLAYED, http::HeaderValue::from_static("true"))
+    } else {
+        problem
+    }
 }
 
 /// Takes the gateway's second answers: they come through the same door as the first, under the same id, and so change

@@ -64,16 +64,22 @@ async fn checkout(State(door): State<Door>, Path(id): Path<String>, request: Req
 
 async fn cancel(State(door): State<Door>, Path(id): Path<String>, request: Request) -> Answer {
     let parse = |order_id, request: &CommandRequest| {
-        CancelOrderBody::parse(&request.body)
-            .map(|body| ShopCommand::CancelOrder { order_id, reason: body.reason, detail: body.detail })
+        CancelOrderBody::parse(&request.body).map(|body| ShopCommand::CancelOrder {
+            order_id,
+            reason: body.reason,
+            detail: body.detail,
+        })
     };
     door.order_verb("cancel", &id, request, parse, Waits::ForSaga).await
 }
 
 async fn ship(State(door): State<Door>, Path(id): Path<String>, request: Request) -> Answer {
     let parse = |order_id, request: &CommandRequest| {
-        ShipOrderBody::parse(&request.body)
-            .map(|body| ShopCommand::ShipOrder { order_id, carrier: body.carrier, tracking: body.tracking })
+        ShipOrderBody::parse(&request.body).map(|body| ShopCommand::ShipOrder {
+            order_id,
+            carrier: body.carrier,
+            tracking: body.tracking,
+        })
     };
     door.order_verb("ship", &id, request, parse, Waits::No).await
 }
@@ -87,8 +93,11 @@ async fn deliver(State(door): State<Door>, Path(id): Path<String>, request: Requ
 
 async fn refund(State(door): State<Door>, Path(id): Path<String>, request: Request) -> Answer {
     let parse = |order_id, request: &CommandRequest| {
-        RefundBody::parse(&request.body)
-            .map(|body| ShopCommand::RefundOrder { order_id, amount: body.amount, reason: body.reason })
+        RefundBody::parse(&request.body).map(|body| ShopCommand::RefundOrder {
+            order_id,
+            amount: body.amount,
+            reason: body.reason,
+        })
     };
     door.order_verb("refund", &id, request, parse, Waits::No).await
 }

@@ -45,8 +45,7 @@ pub(super) fn routes() -> Router<Door> {
 async fn authorize(State(door): State<Door>, request: Request) -> Answer {
     let (parts, body) = request.into_parts();
     let request = command_request(&parts, body).await?;
-    let payment_id =
-        named_id(&request.body, "payment_id").map_or_else(|| PaymentId::of_command(request.id), PaymentId);
+    let payment_id = named_id(&request.body, "payment_id").map_or_else(|| PaymentId::of_command(request.id), PaymentId);
     let command = AuthorizePaymentBody::parse(&request.body).map(|body| ShopCommand::AuthorizePayment {
         payment_id,
         order_id: body.order_id.map(OrderId),

@@ -37,8 +37,11 @@ impl Door {
         let (parts, body) = request.into_parts();
         let request = command_request(&parts, body).await?;
         let Some(order_id) = path_uuid(id).map(OrderId) else { return Err(shop_problem(SAGA_NOT_FOUND)) };
-        let command = DecideSagaBody::parse(&request.body)
-            .map(|body| ShopCommand::DecideSaga { order_id, decision, reason: body.reason });
+        let command = DecideSagaBody::parse(&request.body).map(|body| ShopCommand::DecideSaga {
+            order_id,
+            decision,
+            reason: body.reason,
+        });
         let accepted = self.ask(Asked { request, verb, resource: order_id.checkout_stream(), command }).await?;
         let Some(ShopState::Checkout(saga)) = accepted.decided.state.as_deref() else {
             tracing::error!(saga.id = %order_id, "a saga's command was accepted without a saga");

@@ -14,9 +14,7 @@ use http::StatusCode;
 use schemas::command::{ReservationVerb, ShopCommand};
 use schemas::id::{LocationId, ReservationId, Sku, stock_stream};
 use schemas::problem::{RESERVATION_NOT_FOUND, STOCK_NOT_FOUND};
-use schemas::request::{
-    AdjustStockBody, CountStockBody, EmptyBody, ReceiveStockBody, ReserveStockBody, named_id,
-};
+use schemas::request::{AdjustStockBody, CountStockBody, EmptyBody, ReceiveStockBody, ReserveStockBody, named_id};
 use serde_json::Value;
 
 use super::door::{Accepted, Asked, Door, path_uuid, shop_problem};
@@ -74,8 +72,8 @@ async fn reserve(State(door): State<Door>, Path(location): Path<String>, request
     let (parts, body) = request.into_parts();
     let request = command_request(&parts, body).await?;
     let Ok(location_id) = LocationId::new(&location) else { return Err(shop_problem(STOCK_NOT_FOUND)) };
-    let reservation_id = named_id(&request.body, "reservation_id")
-        .map_or_else(|| ReservationId::of_command(request.id), ReservationId);
+    let reservation_id =
+        named_id(&request.body, "reservation_id").map_or_else(|| ReservationId::of_command(request.id), ReservationId);
     let command = ReserveStockBody::parse(&request.body).map(|body| ShopCommand::ReserveStock {
         location_id: location_id.clone(),
         reservation_id,
@@ -137,9 +135,8 @@ impl Door {
             Some(ShopState::Reservation(reservation)) => reservation.shown.lines.clone(),
             _ => Vec::new(),
         };
-        let command = EmptyBody::parse(&request.body).map(|_| {
-            make(ReservationVerb { location_id: location_id.clone(), reservation_id, lines, order_id: None })
-        });
+        let command = EmptyBody::parse(&request.body)
+            .map(|_| make(ReservationVerb { location_id: location_id.clone(), reservation_id, lines, order_id: None }));
         self.reservation(verb, reservation_id, &location_id, request, command).await
     }
 

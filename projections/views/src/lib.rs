@@ -16,10 +16,8 @@ use serde::de::DeserializeOwned;
 use serde_json::Value;
 
 /// Orders by id; found by customer and status, sorted by when they were placed (microseconds).
-pub const ORDERS: Table = Table {
-    name: "orders",
-    columns: &[text("customer_id"), text("status"), integer("placed_at")],
-};
+pub const ORDERS: Table =
+    Table { name: "orders", columns: &[text("customer_id"), text("status"), integer("placed_at")] };
 /// Stock by `<location>~<sku>`; found by location, sorted by SKU.
 pub const STOCK: Table = Table { name: "stock", columns: &[text("location_id"), text("sku")] };
 /// Reservations by `<location>~<id>`.
@@ -27,10 +25,7 @@ pub const RESERVATIONS: Table = Table { name: "reservations", columns: &[] };
 /// Payments by id.
 pub const PAYMENTS: Table = Table { name: "payments", columns: &[] };
 /// Sagas by id; found by state and order, sorted by when they started (microseconds).
-pub const SAGAS: Table = Table {
-    name: "sagas",
-    columns: &[text("state"), text("order_id"), integer("started_at")],
-};
+pub const SAGAS: Table = Table { name: "sagas", columns: &[text("state"), text("order_id"), integer("started_at")] };
 
 const TABLES: &[Table] = &[ORDERS, STOCK, RESERVATIONS, PAYMENTS, SAGAS];
 
