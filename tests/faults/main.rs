@@ -1,0 +1,17 @@
+//! The real binary under faults: killed, cut off from power, crowded, its log torn. Whatever happens, a judge that knows
+//! only what clients were told, what the log says and what the gateway's books say must find no broken promise.
+//!
+//! Knobs: `DOCKET_TEST_KILLS`, `DOCKET_TEST_CUTS`, `DOCKET_TEST_SEED`; `DOCKET_BIN` names another binary.
+
+mod history;
+mod house;
+mod judge;
+mod kills;
+mod load;
+mod log;
+
+/// These tests measure times and fill the disk: one after the other.
+async fn one_at_a_time() -> tokio::sync::MutexGuard<'static, ()> {
+    static ALONE: tokio::sync::Mutex<()> = tokio::sync::Mutex::const_new(());
+    ALONE.lock().await
+}
