@@ -43,7 +43,7 @@ pub struct ProjectionOptions {
 
 impl Default for ProjectionOptions {
     fn default() -> Self {
-        Self { name: "main", batch_events_max: 5_000, read_bytes_max: 1 << 20, rows_cached_max: 16_384 }
+        Self { name: "main", batch_events_max: 5_000, read_bytes_max: 1 << 20, rows_cached_max: 2_048 }
     }
 }
 
