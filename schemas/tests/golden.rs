@@ -1,5 +1,6 @@
 //! What was said stays said: every event type has a sample of every schema version, and each is still read. Those of the
 //! newest version are also written as they were.
+#![allow(clippy::unwrap_used, reason = "a test that unwraps nothing fails, as it should")]
 
 use std::collections::BTreeSet;
 use std::path::PathBuf;
