@@ -3,6 +3,7 @@
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use engine::position::Offset;
@@ -10,11 +11,11 @@ use engine::saga::Reactor;
 use engine::shard::Effective;
 use engine::time::Timestamp;
 use tokio::sync::{mpsc, oneshot, watch};
-use tracing::error;
+use tracing::{error, warn};
 
 use super::inbox::Inbox;
 use crate::queue::Queue;
-use crate::store::StateStore;
+use crate::store::{StateStore, StoreFault};
 
 /// Records written in one batch. 4,096: what one shard may have under way.
 const BATCH_MAX: usize = 4_096;
@@ -22,6 +23,9 @@ const BATCH_MAX: usize = 4_096;
 /// How long records gather before they are written, unless somebody waits for them: a stream that changes often is then
 /// written once for many changes. 5 ms: shards hold far more than comes in that time.
 const GATHER: Duration = Duration::from_millis(5);
+
+/// How long to wait for room on the disk before trying again.
+const TRY_AGAIN_AFTER: Duration = Duration::from_secs(1);
 
 /// What the saver is told.
 pub(crate) enum Save<R: Reactor> {
@@ -36,11 +40,12 @@ pub(crate) struct Saver<R: Reactor> {
     queue: Queue<Save<R>>,
     /// Moves with every batch that is in the store.
     saved: watch::Sender<u64>,
+    closing: AtomicBool,
 }
 
 impl<R: Reactor> Saver<R> {
     pub(crate) fn new() -> Self {
-        Self { queue: Queue::new(), saved: watch::channel(0).0 }
+        Self { queue: Queue::new(), saved: watch::channel(0).0, closing: AtomicBool::new(false) }
     }
 
     pub(crate) fn push_all(&self, saves: impl IntoIterator<Item = Save<R>>) {
@@ -60,7 +65,26 @@ impl<R: Reactor> Saver<R> {
     }
 
     pub(crate) fn close(&self) {
+        self.closing.store(true, Ordering::Release);
         self.queue.close();
+    }
+
+    /// Writes a batch, and again while the disk has no room for it: shards stop taking by themselves meanwhile, and what
+    /// is acknowledged is in the log.
+    fn keep(&self, store: &StateStore<R>, effective: &[Arc<Effective<R>>]) -> Result<(), StoreFault> {
+        let mut told = false;
+        loop {
+            match store.save(effective) {
+                Err(fault) if fault.may_pass() && !self.closing.load(Ordering::Acquire) => {
+                    if !told {
+                        warn!(fault.code = "state-store-full", error = %crate::chain(&fault), "waiting for room to save states");
+                        told = true;
+                    }
+                    std::thread::sleep(TRY_AGAIN_AFTER);
+                }
+                done => return done,
+            }
+        }
     }
 
     /// The thread: until closed, or the store fails.
@@ -82,7 +106,7 @@ impl<R: Reactor> Saver<R> {
                 }
             }
             if !effective.is_empty()
-                && let Err(fault) = store.save(&effective)
+                && let Err(fault) = self.keep(store, &effective)
             {
                 let why = crate::chain(&fault);
                 error!(fault.code = "state-store-failed", error = %why, "the state store failed: no more is decided");
