@@ -128,6 +128,21 @@ fn every_source_file_begins_by_saying_what_it_is_for() {
 }
 
 #[test]
+fn every_fault_in_the_log_has_a_page() {
+    let mut missing = BTreeSet::new();
+    for file in rust_files(&root()).into_iter().filter(|file| !file.starts_with(root().join("tests"))) {
+        let text = fs::read_to_string(&file).expect("a listed file can be read");
+        for found in text.split("fault.code = \"").skip(1) {
+            let code = found.split('"').next().unwrap_or_default().to_owned();
+            if !root().join("infra/chassis/pages").join(format!("{code}.md")).exists() {
+                missing.insert(code);
+            }
+        }
+    }
+    assert!(missing.is_empty(), "without a page in infra/chassis/pages: {missing:?}");
+}
+
+#[test]
 fn no_test_is_ignored() {
     let ignored: Vec<_> = rust_files(&root())
         .into_iter()

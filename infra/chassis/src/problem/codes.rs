@@ -1,5 +1,6 @@
 //! The codes that any service of this shape needs, whatever its business. Those of the business are made the same way in
-//! its own rooms and join these in [`Pages`](super::Pages). A code cannot exist without its page.
+//! its own rooms and join these in [`Pages`](super::Pages). A code cannot exist without its page. The last ones are never
+//! answered: they are what operators find as `fault.code` in the log.
 
 use super::Code;
 
@@ -47,4 +48,13 @@ codes! {
     LOG_STOPPED = 503, "log-stopped", "The log has stopped";
     LOG_DAMAGED = 503, "log-damaged", "The log is damaged";
     INTERNAL = 500, "internal", "Something broke here";
+    COMMAND_MISPLACED = 500, "command-misplaced", "A command is not where its streams are";
+    ERRAND_PANICKED = 500, "errand-panicked", "An errand broke";
+    ERRAND_WITHOUT_STREAM = 500, "errand-without-stream", "An errand addresses nobody";
+    EVENT_PARKED = 500, "event-parked", "A stream is set aside";
+    OUTSIDE_PANICKED = 500, "outside-panicked", "A call to the outside broke";
+    PROJECTION_STOPPED = 500, "projection-stopped", "The read models are not kept current any more";
+    STATE_STORE_FAILED = 500, "state-store-failed", "The state store failed";
+    STATE_STORE_FULL = 500, "state-store-full", "The disk has no room for states";
+    STATE_STORE_UNREADABLE = 500, "state-store-unreadable", "The state store cannot be read";
 }
