@@ -3,12 +3,17 @@
 //!
 //! Knobs: `DOCKET_TEST_KILLS`, `DOCKET_TEST_CUTS`, `DOCKET_TEST_SEED`; `DOCKET_BIN` names another binary.
 
+mod cuts;
 mod history;
 mod house;
 mod judge;
 mod kills;
+mod late;
+mod lies;
 mod load;
 mod log;
+mod races;
+mod torn;
 
 /// These tests measure times and fill the disk: one after the other.
 async fn one_at_a_time() -> tokio::sync::MutexGuard<'static, ()> {
