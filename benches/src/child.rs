@@ -1,0 +1,137 @@
+//! A server in a process of its own, so that its memory and CPU time are its own: the product, or the floor.
+
+use std::io::{Read, Write};
+use std::net::{Ipv4Addr, SocketAddr, TcpListener, TcpStream};
+use std::path::Path;
+use std::process::{Command, Stdio};
+use std::time::{Duration, Instant};
+
+use crate::{Done, How};
+
+/// Longest wait until it is ready.
+const READY_WITHIN: Duration = Duration::from_secs(300);
+/// How often it is asked meanwhile.
+const ASK_EVERY: Duration = Duration::from_millis(2);
+/// The kernel counts CPU time in ticks of 10 ms on every Linux there is.
+const TICKS_PER_S: f64 = 100.0;
+
+/// A running server; killed when dropped.
+pub(crate) struct Child {
+    process: std::process::Child,
+    address: SocketAddr,
+    /// From start to the first 200 of `/readyz`.
+    pub(crate) ready_after: Duration,
+    /// Its own directory, if it is not the caller's.
+    _scratch: Option<tempfile::TempDir>,
+}
+
+impl Child {
+    /// `docket dev` on this directory.
+    pub(crate) fn docket(how: &How, data: &Path) -> Done<Self> {
+        let address = free_address()?;
+        let mut command = Command::new(how.docket()?);
+        command.args(["dev", "--log", "json", "--listen", &address.to_string(), "--data"]).arg(data);
+        Self::start(command, address, None)
+    }
+
+    /// The minimal handler, which writes to `scratch`.
+    pub(crate) fn floor(scratch: tempfile::TempDir) -> Done<Self> {
+        let address = free_address()?;
+        let mut command = Command::new(std::env::current_exe()?);
+        command.arg("serve-floor").arg(address.to_string()).arg("--scratch").arg(scratch.path());
+        Self::start(command, address, Some(scratch))
+    }
+
+    fn start(mut command: Command, address: SocketAddr, scratch: Option<tempfile::TempDir>) -> Done<Self> {
+        let began = Instant::now();
+        let process = command.stdout(Stdio::null()).stderr(Stdio::inherit()).spawn()?;
+        let mut child = Self { process, address, ready_after: Duration::ZERO, _scratch: scratch };
+        while !matches!(child.get("/readyz"), Ok((200, _))) {
+            if let Some(status) = child.process.try_wait()? {
+                return Err(format!("the server ended before it was ready: {status}").into());
+            }
+            if began.elapsed() > READY_WITHIN {
+                return Err("the server is not ready".into());
+            }
+            std::thread::sleep(ASK_EVERY);
+        }
+        child.ready_after = began.elapsed();
+        Ok(child)
+    }
+
+    /// Where it listens.
+    pub(crate) fn address(&self) -> SocketAddr {
+        self.address
+    }
+
+    /// Asks it for something; status and body.
+    pub(crate) fn get(&self, path: &str) -> Done<(u16, String)> {
+        let mut stream = self.ask(path, "*/*")?;
+        let mut answer = Vec::new();
+        stream.read_to_end(&mut answer)?;
+        let answer = String::from_utf8(answer)?;
+        let status = answer.split(' ').nth(1).and_then(|status| status.parse().ok()).ok_or("no answer")?;
+        let body = answer.split_once("\r\n\r\n").map(|(_, body)| body.to_owned()).unwrap_or_default();
+        Ok((status, body))
+    }
+
+    /// Asks it for something; the answer is still to be read.
+    pub(crate) fn ask(&self, path: &str, accept: &str) -> Done<TcpStream> {
+        let mut stream = TcpStream::connect(self.address)?;
+        let host = self.address;
+        write!(stream, "GET {path} HTTP/1.1\r\nHost: {host}\r\nAccept: {accept}\r\nConnection: close\r\n\r\n")?;
+        Ok(stream)
+    }
+
+    /// A figure of `/metrics`: the sum of all lines of that name.
+    pub(crate) fn metric(&self, name: &str) -> Done<f64> {
+        let (_, page) = self.get("/metrics")?;
+        let lines =
+            page.lines().filter(|line| line.strip_prefix(name).is_some_and(|rest| rest.starts_with(['{', ' '])));
+        Ok(lines.filter_map(|line| line.rsplit(' ').next()?.parse::<f64>().ok()).sum())
+    }
+
+    /// CPU seconds it has spent.
+    pub(crate) fn cpu_s(&self) -> Done<f64> {
+        let stat = std::fs::read_to_string(format!("/proc/{}/stat", self.process.id()))?;
+        // The name before may hold anything, blanks too.
+        let fields = stat.rsplit(')').next().unwrap_or_default().split_whitespace().collect::<Vec<_>>();
+        let ticks = |at: usize| fields.get(at).and_then(|ticks| ticks.parse::<f64>().ok()).unwrap_or_default();
+        Ok((ticks(11) + ticks(12)) / TICKS_PER_S)
+    }
+
+    /// The most memory it has had, in MB.
+    pub(crate) fn peak_rss_mb(&self) -> Done<f64> {
+        let status = std::fs::read_to_string(format!("/proc/{}/status", self.process.id()))?;
+        let peak = status.lines().find_map(|line| line.strip_prefix("VmHWM:"));
+        let kib = peak.and_then(|peak| peak.split_whitespace().next()?.parse::<f64>().ok()).ok_or("no VmHWM")?;
+        Ok(kib * 1024.0 / 1e6)
+    }
+
+    /// `kill -9`.
+    pub(crate) fn kill(mut self) -> Done<()> {
+        self.process.kill()?;
+        self.process.wait()?;
+        Ok(())
+    }
+
+    /// SIGTERM, and waits until it has drained.
+    pub(crate) fn stop(mut self) -> Done<()> {
+        Command::new("kill").arg(self.process.id().to_string()).status()?;
+        self.process.wait()?;
+        Ok(())
+    }
+}
+
+impl Drop for Child {
+    fn drop(&mut self) {
+        // Gone already, if it was stopped.
+        let _ = self.process.kill();
+        let _ = self.process.wait();
+    }
+}
+
+fn free_address() -> Done<SocketAddr> {
+    // Free a moment ago: nobody else on a machine that is being measured should want it.
+    Ok(TcpListener::bind((Ipv4Addr::LOCALHOST, 0))?.local_addr()?)
+}

@@ -1,0 +1,108 @@
+//! The load: `docket load`, the same for the product and for the floor, in a process of its own.
+
+use std::process::Command;
+
+use serde_json::Value;
+
+use crate::child::Child;
+use crate::table::Row;
+use crate::{Done, How};
+
+/// What is asked for.
+#[derive(Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Profile {
+    /// Orders of three lines without payment.
+    Place,
+    /// Orders that settle; one payment in ten is declined.
+    Checkout,
+    /// Reservations of one piece, of 100 SKUs.
+    HotStock,
+}
+
+/// How it is asked for.
+#[derive(Clone, Copy)]
+pub(crate) enum Loop {
+    /// So many clients, each asking again as soon as it is answered.
+    Closed { clients: u32 },
+    /// So many a second, whatever the server does; late answers count from when they were due.
+    Open { rate: u32 },
+}
+
+/// What came of a load.
+pub(crate) struct Found {
+    told: Value,
+    cpu_s: f64,
+    rss_mb: f64,
+}
+
+impl Child {
+    /// Puts it under load.
+    pub(crate) fn load(&self, how: &How, profile: Profile, pace: Loop) -> Done<Found> {
+        let (name, locations, skus) = match profile {
+            Profile::Place => ("place", 1, 10),
+            Profile::Checkout => ("checkout", 4, 100),
+            Profile::HotStock => ("hot-stock", 4, 25),
+        };
+        let mut command = Command::new(how.docket()?);
+        command.args(["load", "--server", &format!("http://{}", self.address()), "--output", "json", "--skip-checks"]);
+        command.args(["--profile", name, "--for", &format!("{}s", how.seconds())]);
+        command.args(["--locations", &format!("{locations}"), "--skus", &format!("{skus}")]);
+        match pace {
+            Loop::Closed { clients } => command.args(["--clients", &clients.to_string()]),
+            Loop::Open { rate } => command.args(["--rate", &rate.to_string()]),
+        };
+        let before = self.cpu_s()?;
+        let output = command.output()?;
+        if !output.status.success() {
+            return Err(format!("docket load failed: {}", String::from_utf8_lossy(&output.stderr)).into());
+        }
+        let told = serde_json::from_slice::<Value>(&output.stdout)?;
+        let outcomes = &told["outcomes"];
+        if outcomes["unknown"] != 0
+            || told["never_sent"] != 0
+            || (profile == Profile::Place && outcomes["rejected"] != 0)
+        {
+            eprintln!(
+                "  not all were accepted: {outcomes}, refused {}, never sent {}",
+                told["refusals"], told["never_sent"]
+            );
+        }
+        Ok(Found { told, cpu_s: self.cpu_s()? - before, rss_mb: self.peak_rss_mb()? })
+    }
+}
+
+impl Found {
+    fn number(&self, pointer: &str) -> f64 {
+        self.told.pointer(pointer).and_then(Value::as_f64).unwrap_or_default()
+    }
+
+    /// Answers a second.
+    pub(crate) fn rate(&self) -> f64 {
+        self.number("/per_second")
+    }
+
+    /// Tries after the first.
+    pub(crate) fn retries(&self) -> u64 {
+        self.told["retries"].as_u64().unwrap_or_default()
+    }
+
+    /// Answers, as a line of the table.
+    pub(crate) fn row(&self, what: impl Into<String>) -> Row {
+        self.row_of(what, self.rate(), "/s", "requests", "latency_ms")
+    }
+
+    /// Settled sagas, as a line of the table.
+    pub(crate) fn row_settled(&self, what: impl Into<String>) -> Row {
+        self.row_of(what, self.number("/settled_per_second"), "settled/s", "settled", "settled_ms")
+    }
+
+    fn row_of(&self, what: impl Into<String>, value: f64, unit: &'static str, count: &str, times: &str) -> Row {
+        Row {
+            p50_ms: Some(self.number(&format!("/{times}/p50"))),
+            p99_ms: Some(self.number(&format!("/{times}/p99"))),
+            rss_mb: Some(self.rss_mb),
+            cpu_s_per_1000: Some(self.cpu_s / self.number(&format!("/{count}")).max(1.0) * 1000.0),
+            ..Row::new(what, value, unit)
+        }
+    }
+}

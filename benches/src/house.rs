@@ -1,0 +1,211 @@
+//! The write side without HTTP and without views: a node of the shop over the embedded log on a real directory, laid out as
+//! `docket dev` does, so that the product can be started on what was made here.
+
+use std::path::Path;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::{Duration, Instant};
+
+use domain::Shop;
+use engine::log::Log;
+use engine::message::{Answer, CommandId, Envelope, Fingerprint, Precondition, Provenance};
+use engine::ports::Clock;
+use engine::position::LogId;
+use engine::record::{FORMAT, Genesis, PLACEMENT_RULE};
+use engine::stream::Tenant;
+use engine_embedded::{EmbeddedLog, Options};
+use engine_runtime::node::{Node, NodeOptions, Parts};
+use engine_runtime::outside::NoOutside;
+use engine_runtime::store::{StateStore, StoreOptions};
+use engine_runtime::system::{SystemChance, SystemClock};
+use schemas::command::ShopCommand;
+use schemas::event::order::Line;
+use schemas::id::{CustomerId, LocationId, OrderId, Sku};
+use schemas::money::Money;
+use uuid::Uuid;
+
+use crate::times::Times;
+use crate::{Done, How};
+
+/// As `docket dev` founds a log.
+const PARTITIONS: u16 = 12;
+/// Callers that make a history.
+const CALLERS: u64 = 512;
+
+/// The write side, open.
+pub(crate) struct House {
+    pub(crate) node: Node<Shop>,
+    log: Arc<EmbeddedLog>,
+}
+
+impl House {
+    /// Opens what is in `root`, or founds it.
+    pub(crate) async fn open(root: &Path) -> Done<Self> {
+        let genesis = Genesis {
+            log: LogId(Uuid::now_v7()),
+            partitions: PARTITIONS,
+            placement_rule: PLACEMENT_RULE,
+            format: FORMAT,
+            fingerprint_key: [7; 32],
+            created_at: SystemClock.now(),
+        };
+        let log = Arc::new(EmbeddedLog::open(root.join("log"), Options::or_found(genesis))?.0);
+        // The one it was founded with, if that was earlier.
+        let genesis = *log.genesis();
+        let decider = Arc::new(Shop);
+        let (store, _) =
+            StateStore::open(&root.join("state"), genesis.log, PARTITIONS, decider.clone(), StoreOptions::default())?;
+        let node = Node::start(Parts {
+            log: Arc::<EmbeddedLog>::clone(&log),
+            genesis,
+            store: Arc::new(store),
+            decider,
+            outside: Arc::new(NoOutside),
+            clock: Arc::new(SystemClock),
+            chance: Arc::new(SystemChance),
+            node_name: "benches".to_owned(),
+            address: String::new(),
+            options: NodeOptions::default(),
+        })
+        .await?;
+        Ok(Self { node, log })
+    }
+
+    /// Places orders of three lines, each caller the next when its last is answered, until `over` says so of the number
+    /// asked for. Tells how long answers took.
+    pub(crate) async fn place(
+        &self,
+        callers: u64,
+        over: impl Fn(u64) -> bool + Clone + Send + Sync + 'static,
+    ) -> Done<Times> {
+        let next = Arc::new(AtomicU64::new(0));
+        let goods = Arc::new(Goods::new()?);
+        let callers = (0..callers).map(|_| {
+            let (node, next, goods, over) = (self.node.clone(), next.clone(), goods.clone(), over.clone());
+            tokio::spawn(async move {
+                let mut times = Times::new();
+                loop {
+                    let number = next.fetch_add(1, Ordering::Relaxed);
+                    if over(number) {
+                        return Ok::<_, String>(times);
+                    }
+                    let envelope = goods.order(number);
+                    let asked = Instant::now();
+                    match node.submit(envelope).await {
+                        Ok(Answer::Decided(decided)) if decided.outcome.is_accepted() => times.note(asked.elapsed()),
+                        other => return Err(format!("an order was not accepted: {other:?}")),
+                    }
+                }
+            })
+        });
+        let mut times = Times::new();
+        for caller in callers.collect::<Vec<_>>() {
+            times.add(&caller.await??);
+        }
+        Ok(times)
+    }
+
+    /// Settles and closes everything.
+    pub(crate) async fn close(self) -> Done<()> {
+        if !self.node.drain(Duration::from_secs(60)).await {
+            return Err("the node did not drain".into());
+        }
+        let log = self.log;
+        tokio::task::spawn_blocking(move || log.close()).await?;
+        Ok(())
+    }
+}
+
+/// What is ordered.
+struct Goods {
+    customer: CustomerId,
+    location: LocationId,
+    skus: Vec<Sku>,
+    price: Money,
+}
+
+impl Goods {
+    fn new() -> Done<Self> {
+        let skus = (0..100).map(|number| Sku::new(&format!("sku-{number:04}"))).collect::<Result<_, _>>()?;
+        let price = Money::new(1_999, "EUR".parse()?);
+        Ok(Self { customer: CustomerId::new("benches")?, location: LocationId::new("benches-0")?, skus, price })
+    }
+
+    fn order(&self, number: u64) -> Envelope<ShopCommand> {
+        let id = Uuid::now_v7();
+        let order_id = OrderId(id);
+        let lines = (0..3).map(|line| Line {
+            sku: self.skus[(number as usize * 7 + line * 31) % self.skus.len()].clone(),
+            quantity: 1 + line as u32,
+            unit_price: self.price,
+            location_id: self.location.clone(),
+        });
+        Envelope {
+            id: CommandId(id),
+            tenant: Tenant::default(),
+            resource: order_id.stream(),
+            fingerprint: Fingerprint([7; 16]),
+            precondition: Precondition::None,
+            provenance: Provenance::default(),
+            command: Some(ShopCommand::PlaceOrder {
+                order_id,
+                customer_id: self.customer.clone(),
+                location_id: self.location.clone(),
+                lines: lines.collect(),
+                payment: None,
+            }),
+        }
+    }
+}
+
+/// A data directory with many orders in it, closed.
+pub(crate) struct History {
+    pub(crate) root: tempfile::TempDir,
+    pub(crate) orders: u64,
+}
+
+impl History {
+    /// Places them all.
+    pub(crate) async fn make(how: &How) -> Done<Self> {
+        let (root, orders) = (how.scratch()?, how.orders());
+        eprintln!("  placing {orders} orders");
+        let began = Instant::now();
+        let house = House::open(root.path()).await?;
+        house.place(CALLERS, move |number| number >= orders).await?;
+        house.close().await?;
+        eprintln!("  placed after {:.0} s", began.elapsed().as_secs_f64());
+        Ok(Self { root, orders })
+    }
+
+    /// Bytes of a directory in it.
+    pub(crate) fn bytes(&self, name: &str) -> Done<u64> {
+        fn bytes(path: &Path) -> std::io::Result<u64> {
+            let meta = std::fs::metadata(path)?;
+            if !meta.is_dir() {
+                return Ok(meta.len());
+            }
+            std::fs::read_dir(path)?.map(|entry| bytes(&entry?.path())).sum()
+        }
+        Ok(bytes(&self.root.path().join(name))?)
+    }
+}
+
+/// Records of the log, each decoded, from the beginning.
+pub(crate) fn read_all(root: &Path) -> Done<u64> {
+    let (log, _) = EmbeddedLog::open(root.join("log"), Options::existing())?;
+    let mut records = 0;
+    for partition in (0..log.partitions()).map(engine::position::Partition) {
+        let mut from = engine::position::Offset(0);
+        loop {
+            let read = log.read(partition, from, 1 << 20)?;
+            let Some(last) = read.last() else { break };
+            from = engine::position::Offset(last.offset.0 + 1);
+            for stored in &read {
+                engine::record::Record::decode(&stored.bytes)?;
+            }
+            records += read.len() as u64;
+        }
+    }
+    log.close();
+    Ok(records)
+}
