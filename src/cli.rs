@@ -75,6 +75,11 @@ impl Global {
     pub(crate) fn screen(&self) -> Screen {
         Screen::stdout(self.output)
     }
+
+    /// Where texts go: they are to be read, in a pager too, unless a program asks for another form.
+    pub(crate) fn page(&self) -> Screen {
+        Screen::stdout(self.output.or(Some(Format::Table)))
+    }
 }
 
 #[derive(Debug, Subcommand)]
@@ -117,7 +122,7 @@ impl Cli {
             Command::Stream(command) => stream::run(command, &global).await,
             Command::Load(arguments) => load::run(arguments, &global).await,
             Command::Fsck => fsck::run(&global).await,
-            Command::Explain(arguments) => explain::run(&arguments, global.screen()),
+            Command::Explain(arguments) => explain::run(&arguments, global.page()),
         }
     }
 }

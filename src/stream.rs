@@ -1,8 +1,6 @@
 //! `docket stream`: reads a stream event by event, as it comes; with `--follow` it goes on, and takes up a lost connection
 //! where it was.
 
-use std::io::IsTerminal;
-
 use clap::{Args, Subcommand};
 use futures::StreamExt;
 use serde_json::{Value, json};
@@ -163,7 +161,7 @@ impl Printer {
     fn begin(&self) -> Result<(), Failure> {
         match self.format {
             Format::Json => say("{\"items\":["),
-            Format::Table if std::io::stdout().is_terminal() => {
+            Format::Table => {
                 let header = format!("{:>7}  {:<23}  {:<26}  {:<12}  data", "version", "recorded", "type", "actor");
                 say(&format!("{}\n", self.paint.dim(&header)))
             }

@@ -54,7 +54,9 @@ impl Problem {
             _ if self.is_definite() => Exit::Refused,
             _ => Exit::NotReachable,
         });
-        if let Some(detail) = self.document["detail"].as_str() {
+        let title = self.document["title"].as_str();
+        // Some have nothing to add to their title.
+        if let Some(detail) = self.document["detail"].as_str().filter(|detail| Some(*detail) != title) {
             failure = failure.detail(detail);
         }
         for error in self.document["errors"].as_array().into_iter().flatten() {

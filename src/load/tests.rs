@@ -208,3 +208,77 @@ fn the_result_holds_the_figures_that_programs_read() {
     assert!(page.contains("p99.9") && page.contains("1 differences"), "{page}");
     assert!(report::failure(&["stock is gone".to_owned()]).to_string().contains("stock is gone"));
 }
+
+/// What a fake server was asked: the key, and whether to wait for the saga.
+type AskedFor = Arc<std::sync::Mutex<Vec<(String, bool)>>>;
+
+/// Answers the first of all requests with *unknown*, and every other as asked for.
+async fn stumbling() -> (AskedFor, String) {
+    use axum::extract::Request;
+    use axum::http::HeaderMap;
+    let seen = AskedFor::default();
+    let keeping = Arc::clone(&seen);
+    let app = axum::Router::new().fallback(move |request: Request| {
+        let key = request.headers()["idempotency-key"].to_str().unwrap().to_owned();
+        let wait = request.headers().contains_key("prefer");
+        let mut seen = keeping.lock().unwrap();
+        seen.push((key, wait));
+        let mut headers = HeaderMap::new();
+        headers.insert("docket-position", "3:7".parse().unwrap());
+        if wait {
+            headers.insert("preference-applied", "wait=30".parse().unwrap());
+        }
+        let answer = match seen.len() {
+            1 => (http::StatusCode::SERVICE_UNAVAILABLE, headers, r#"{"code":"unconfirmed","outcome":"unknown"}"#),
+            _ => (http::StatusCode::CREATED, headers, "{}"),
+        };
+        async move { answer }
+    });
+    let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let authority = listener.local_addr().unwrap().to_string();
+    tokio::spawn(async move { axum::serve(listener, app).await });
+    (seen, authority)
+}
+
+async fn worked(authority: &str, profile: Profile, count: u64, give_up: Duration) -> Tally {
+    let workload = Arc::new(Workload::new(&arguments(profile), "load-1".to_owned()));
+    let pace = Pace::new(None, None, Some(count), Duration::ZERO);
+    pace.begin(LATE_GRACE);
+    Worker::new(authority, workload, pace, give_up).run().await
+}
+
+#[tokio::test]
+async fn an_unknown_outcome_is_repeated_under_the_same_key_until_it_is_definite() {
+    let (seen, authority) = stumbling().await;
+    let tally = worked(&authority, Profile::Place, 3, Duration::from_secs(30)).await;
+    assert_eq!((tally.accepted, tally.unknown, tally.retries), (3, 0, 1));
+    assert_eq!((tally.answers.len(), tally.sent.len()), (3, 3));
+    assert_eq!(tally.positions(), "3:7");
+    let seen = seen.lock().unwrap();
+    let keys = seen.iter().map(|(key, _)| key.as_str()).collect::<Vec<_>>();
+    assert_eq!(keys.len(), 4);
+    assert_eq!(keys[0], keys[1]);
+    assert!(keys[1] != keys[2] && keys[2] != keys[3]);
+    // The wait for the repeat counts.
+    assert!(tally.answers.max() >= 75_000);
+}
+
+#[tokio::test]
+async fn one_checkout_in_ten_is_answered_at_once_and_all_are_seen_to_settle() {
+    let (seen, authority) = stumbling().await;
+    let tally = worked(&authority, Profile::Checkout, 20, Duration::from_secs(30)).await;
+    assert_eq!((tally.accepted, tally.answers.len(), tally.settlements.len()), (20, 2, 20));
+    assert!(tally.sent.iter().all(|sent| sent.settled));
+    let at_once = seen.lock().unwrap().iter().filter(|(_, wait)| !wait).count();
+    assert_eq!(at_once, 3, "two, and the one that was repeated");
+}
+
+#[tokio::test]
+async fn a_server_that_never_answers_leaves_the_outcome_unknown() {
+    let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let authority = listener.local_addr().unwrap().to_string();
+    drop(listener);
+    let tally = worked(&authority, Profile::HotStock, 1, Duration::from_millis(50)).await;
+    assert_eq!((tally.accepted, tally.rejected, tally.unknown), (0, 0, 1));
+    assert_eq!(tally.sent[0].ending, Ending::Unknown);
+}
