@@ -22,6 +22,8 @@ const LOAD_MS: (u64, u64) = (50, 400);
 const JUDGED_EVERY: u64 = 5;
 /// Room for the log, what is folded from it, and the file system's own log. The image is sparse.
 const IMAGE_BYTES: u64 = 4 << 30;
+/// What is written right before a cut and never forced to the disk.
+const CANARY: &[u8] = b"sings";
 /// How often a busy file system is asked again to let go: the process that held it has just died.
 const UNMOUNTS_MAX: usize = 100;
 
@@ -38,6 +40,8 @@ async fn nothing_acknowledged_is_lost_in_a_power_cut() {
     };
     let (mut house, world, mut dice) = (House::new(&disk.data()), World::default(), Dice::new(seed, &[1]));
     let began = Instant::now();
+    // Cuts after which what was never forced to the disk was gone: those were real ones.
+    let mut forgotten = 0;
     for cut in 0..cuts {
         let docket = house.start().await;
         let client = docket.client();
@@ -59,15 +63,18 @@ async fn nothing_acknowledged_is_lost_in_a_power_cut() {
         }
         let shoppers = world.open(&client, seed ^ 0xC07, cut);
         tokio::time::sleep(Duration::from_millis(dice.between(LOAD_MS.0, LOAD_MS.1))).await;
-        disk.cut(&world.history);
+        disk.cut(&world.history, cut);
         // It goes on for a while with a disk that takes nothing: what it says now counts for nothing, and must not be yes.
         tokio::time::sleep(Duration::from_millis(dice.between(0, 50))).await;
         let printed = docket.kill9();
         assert!(!printed.contains("panicked"), "seed {seed}, cut {cut}: docket panicked\n{printed}");
         shoppers.go_home().await;
         disk.bring_back();
+        // Its name may have come to the disk with somebody else's flush; what was in it cannot have.
+        forgotten += u64::from(std::fs::read(disk.canary(cut)).ok().as_deref() != Some(CANARY));
         world.history.deafen(false);
     }
+    assert_eq!(forgotten, cuts, "some cuts took nothing away: the power was not cut");
     let history = rest_and_judge(&mut house, &world, &mut dice, usize::try_from(cuts).expect("some cuts")).await;
     println!(
         "cuts: {cuts} power cuts in {:.0} s with seed {seed}: {:?}; ready {}; settled {}",
@@ -114,9 +121,15 @@ impl Disk {
         run(Command::new("mount").args(["-o", "loop"]).arg(self.image()).arg(self.mount_point()))
     }
 
+    /// A file written right before a cut and not forced to the disk.
+    fn canary(&self, cut: u64) -> PathBuf {
+        self.mount_point().join(format!("canary-{cut}"))
+    }
+
     /// Cuts the power. What is heard from here on does not count.
-    fn cut(&self, history: &History) {
+    fn cut(&self, history: &History, cut: u64) {
         history.deafen(true);
+        std::fs::write(self.canary(cut), CANARY).expect("a file can be written");
         // Without -f the file system's own log is not flushed either.
         run(Command::new("xfs_io").args(["-x", "-c", "shutdown"]).arg(self.mount_point())).expect("the power can be cut");
     }
