@@ -131,7 +131,8 @@ impl Disk {
         history.deafen(true);
         std::fs::write(self.canary(cut), CANARY).expect("a file can be written");
         // Without -f the file system's own log is not flushed either.
-        run(Command::new("xfs_io").args(["-x", "-c", "shutdown"]).arg(self.mount_point())).expect("the power can be cut");
+        run(Command::new("xfs_io").args(["-x", "-c", "shutdown"]).arg(self.mount_point()))
+            .expect("the power can be cut");
     }
 
     /// Takes the dead file system away and mounts it again, which replays its log.

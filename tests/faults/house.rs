@@ -180,7 +180,8 @@ impl House {
     }
 
     fn story(&self, stream: &str) -> String {
-        let events = self.follower.told.stream(stream).map(|event| format!("  {} {} {}", event.version, event.kind, event.data));
+        let events =
+            self.follower.told.stream(stream).map(|event| format!("  {} {} {}", event.version, event.kind, event.data));
         format!("{stream}\n{}", events.collect::<Vec<_>>().join("\n"))
     }
 
@@ -200,20 +201,22 @@ impl House {
         }
         let least: Vec<String> = last.iter().map(|(partition, offset)| format!("{partition}:{offset}")).collect();
         let least = least.join(", ");
-        let reached = client.get_with("/v1/orders?limit=1", &[("docket-min-position", &least), ("prefer", "wait=10")]).await;
+        let reached =
+            client.get_with("/v1/orders?limit=1", &[("docket-min-position", &least), ("prefer", "wait=10")]).await;
         assert_eq!(reached.map(|reply| reply.status), Some(200), "the read models do not reach {least}");
-        let rows = futures::stream::iter(told.streams.keys().filter_map(|stream| Some((stream.clone(), path_of(stream)?))))
-            .map(|(stream, path)| async move {
-                let reply = client.get(&path).await.unwrap_or_else(|| panic!("no answer to {path}"));
-                (reply.status == 200).then(|| {
-                    let etag = reply.header("etag").map(str::to_owned);
-                    (stream, Row { etag, body: reply.body })
+        let rows =
+            futures::stream::iter(told.streams.keys().filter_map(|stream| Some((stream.clone(), path_of(stream)?))))
+                .map(|(stream, path)| async move {
+                    let reply = client.get(&path).await.unwrap_or_else(|| panic!("no answer to {path}"));
+                    (reply.status == 200).then(|| {
+                        let etag = reply.header("etag").map(str::to_owned);
+                        (stream, Row { etag, body: reply.body })
+                    })
                 })
-            })
-            .buffer_unordered(READS_AT_ONCE)
-            .filter_map(|row| async move { row })
-            .collect()
-            .await;
+                .buffer_unordered(READS_AT_ONCE)
+                .filter_map(|row| async move { row })
+                .collect()
+                .await;
         let mut listed = BTreeMap::new();
         for order in client.list("/v1/orders").await.unwrap_or_else(|fault| panic!("{fault}")) {
             listed.insert(format!("order-{}", text(&order, "order_id")), order);

@@ -110,7 +110,8 @@ pub(crate) async fn rest_and_judge(house: &mut House, world: &World, dice: &mut 
 /// LOG-2: what was read from the log in an earlier life is told the same in the last.
 fn never_rewritten(seen: &[serde_json::Value], now: &[serde_json::Value]) -> Vec<Finding> {
     let place = |event: &serde_json::Value| format!("{} {}", event["position"], event["index"]);
-    let now: std::collections::BTreeMap<String, &serde_json::Value> = now.iter().map(|event| (place(event), event)).collect();
+    let now: std::collections::BTreeMap<String, &serde_json::Value> =
+        now.iter().map(|event| (place(event), event)).collect();
     let changed = seen.iter().filter(|event| now.get(&place(event)) != Some(event));
     changed.map(|event| Finding { rule: "LOG-2", what: format!("once told, now different or gone: {event}") }).collect()
 }

@@ -114,7 +114,8 @@ async fn a_capture_that_comes_after_the_cancel_is_given_back() {
         let placed = asked(&docket.client(), "/v1/orders", body).await;
         let id = placed.body["order_id"].as_str().expect("an order has an id").to_owned();
         // Stock is committed: from here on there is only forward, and then back.
-        until(&docket.client(), &format!("/v1/sagas/{id}"), |saga| saga_step(saga, "commit_stock")["state"] == "done").await;
+        until(&docket.client(), &format!("/v1/sagas/{id}"), |saga| saga_step(saga, "commit_stock")["state"] == "done")
+            .await;
         let cancelled = asked(&docket.client(), &format!("/v1/orders/{id}/cancel"), json!({"reason": "fraud"})).await;
         assert_eq!(cancelled.status, 200);
         if dies {
@@ -140,13 +141,15 @@ async fn a_payment_given_up_while_it_is_authorized_stays_given_up() {
             let key = Uuid::now_v7().to_string();
             let headers = [("idempotency-key", key.as_str()), ("prefer", "wait=0")];
             let body = payment(4_200, token);
-            let made = client.send(reqwest::Method::POST, "/v1/payments", &headers, Some(&body)).await.expect("an answer");
+            let made =
+                client.send(reqwest::Method::POST, "/v1/payments", &headers, Some(&body)).await.expect("an answer");
             assert_eq!(made.status, 201, "{}", made.body);
             let id = made.body["payment_id"].as_str().expect("a payment has an id").to_owned();
             let key = Uuid::now_v7().to_string();
             let headers = [("idempotency-key", key.as_str()), ("prefer", "wait=0")];
             let path = format!("/v1/payments/{id}/void");
-            let given_up = client.send(reqwest::Method::POST, &path, &headers, Some(&json!({}))).await.expect("an answer");
+            let given_up =
+                client.send(reqwest::Method::POST, &path, &headers, Some(&json!({}))).await.expect("an answer");
             assert_eq!(given_up.status, 200, "{}", given_up.body);
             if dies {
                 docket.kill9();

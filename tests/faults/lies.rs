@@ -45,10 +45,26 @@ fn honest() -> Evidence {
     let requested = json!({"order_id": ORDER, "amount": euros(1_000), "method": "card", "token": "tok_ok"});
     let events = vec![
         event("1:1", 0, stock, 1, "StockCounted", KEYS[0], json!({"on_hand": 100})),
-        event("2:1", 0, &order_stream, 1, "OrderPlaced", KEYS[1], json!({"customer_id": "c-1", "location_id": "shop-1", "lines": lines})),
+        event(
+            "2:1",
+            0,
+            &order_stream,
+            1,
+            "OrderPlaced",
+            KEYS[1],
+            json!({"customer_id": "c-1", "location_id": "shop-1", "lines": lines}),
+        ),
         event("2:1", 1, &order_stream, 2, "CheckoutStarted", KEYS[1], json!({"saga_id": ORDER, "payment_id": PAYMENT})),
         event("2:1", 2, &saga, 1, "CheckoutPlanned", KEYS[1], json!({"token": "tok_ok"})),
-        event("1:2", 0, &reserved, 1, "ReservationMade", own(1), json!({"lines": [{"sku": "beans", "quantity": 2}], "order_id": ORDER})),
+        event(
+            "1:2",
+            0,
+            &reserved,
+            1,
+            "ReservationMade",
+            own(1),
+            json!({"lines": [{"sku": "beans", "quantity": 2}], "order_id": ORDER}),
+        ),
         event("1:2", 1, stock, 2, "StockReserved", own(1), moved.clone()),
         event("2:2", 0, &paid_by, 1, "PaymentRequested", own(2), requested),
         event("2:3", 0, &paid_by, 2, "PaymentAuthorized", own(3), json!({})),
@@ -74,19 +90,25 @@ fn honest() -> Evidence {
     let rows = BTreeMap::from([
         (
             order_stream,
-            row(3, json!({
-                "status": "confirmed", "customer_id": "c-1", "total": euros(1_000), "lines": [{}], "paid": euros(1_000),
-                "refunded": euros(0), "payment_id": PAYMENT, "saga_id": ORDER, "cancellation": null,
-            })),
+            row(
+                3,
+                json!({
+                    "status": "confirmed", "customer_id": "c-1", "total": euros(1_000), "lines": [{}], "paid": euros(1_000),
+                    "refunded": euros(0), "payment_id": PAYMENT, "saga_id": ORDER, "cancellation": null,
+                }),
+            ),
         ),
         (stock.to_owned(), row(3, json!({"on_hand": 98, "reserved": 0, "available": 98}))),
         (reserved, row(2, json!({"status": "committed"}))),
         (
             paid_by,
-            row(4, json!({
-                "status": "captured", "authorized": euros(1_000), "captured": euros(1_000), "refunded": euros(0),
-                "in_flight": null, "method": card("tok_ok"),
-            })),
+            row(
+                4,
+                json!({
+                    "status": "captured", "authorized": euros(1_000), "captured": euros(1_000), "refunded": euros(0),
+                    "in_flight": null, "method": card("tok_ok"),
+                }),
+            ),
         ),
         (saga, row(2, json!({"state": "completed"}))),
     ]);
@@ -95,7 +117,9 @@ fn honest() -> Evidence {
     Evidence {
         history: vec![counted, placed, shipped],
         events,
-        ledger: vec![json!({"payment_id": PAYMENT, "authorized": 1_000, "captured": 1_000, "voided": 0, "refunded": 0})],
+        ledger: vec![
+            json!({"payment_id": PAYMENT, "authorized": 1_000, "captured": 1_000, "voided": 0, "refunded": 0}),
+        ],
         listed: listed.collect(),
         rows,
         invariants: Some(json!({"violations": []})),

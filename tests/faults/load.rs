@@ -73,7 +73,8 @@ impl World {
     pub(crate) async fn stock_shelves(&self, client: &Client, dice: &mut Dice) {
         for location in LOCATIONS {
             for (sku, on_hand) in SKUS.iter().map(|sku| (*sku, 200_000)).chain([(SCARCE, 60)]) {
-                let command = Command::new(dice.uuid(), Verb::Count, format!("/v1/stock/{location}/{sku}"), count(on_hand));
+                let command =
+                    Command::new(dice.uuid(), Verb::Count, format!("/v1/stock/{location}/{sku}"), count(on_hand));
                 self.tell(client, dice, command).await;
             }
         }
@@ -358,7 +359,12 @@ impl World {
             }
             _ => {
                 let delta = -i64::try_from(dice.between(1, 20)).expect("a few");
-                Command::new(dice.uuid(), Verb::Adjust, format!("{path}/adjust"), json!({"delta": delta, "reason": "damaged"}))
+                Command::new(
+                    dice.uuid(),
+                    Verb::Adjust,
+                    format!("{path}/adjust"),
+                    json!({"delta": delta, "reason": "damaged"}),
+                )
             }
         };
         self.tell(client, dice, command).await
@@ -416,7 +422,8 @@ impl Activity {
             activity.accepted += usize::from(command.is_accepted());
             activity.rejected += usize::from(command.is_rejected());
             activity.unknown_for_ever += usize::from(command.definite().is_none());
-            if let (Some(crate::history::Answer::Unknown(_)), Some(reply)) = (command.answers.first(), command.definite())
+            if let (Some(crate::history::Answer::Unknown(_)), Some(reply)) =
+                (command.answers.first(), command.definite())
             {
                 activity.resolved += 1;
                 activity.replayed_after_unknown += usize::from(reply.is_replayed());
@@ -430,7 +437,8 @@ impl Activity {
         assert!(self.accepted * 2 >= self.commands, "less than half was accepted: {self:?}");
         assert!(self.resolved > 0 || faults < 10, "no command was ever cut off by a fault: {self:?}");
         for token in tokens() {
-            let used = events.iter().any(|event| event["type"] == "PaymentRequested" && event["data"]["token"] == token);
+            let used =
+                events.iter().any(|event| event["type"] == "PaymentRequested" && event["data"]["token"] == token);
             assert!(used || self.commands < 2_000, "{token} was never used: {self:?}");
         }
     }

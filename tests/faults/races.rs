@@ -59,9 +59,8 @@ async fn of_a_thousand_buyers_of_a_hundred_units_exactly_a_hundred_succeed() {
     let (house, docket) = shop_with(UNITS, data.path()).await;
     let client = docket.client();
     let mut dice = Dice::new(1, &[2]);
-    let reserve = |dice: &mut Dice| {
-        ("/v1/stock/shop-1/reservations".to_owned(), dice.uuid(), reservation(&[("beans", 1)], None))
-    };
+    let reserve =
+        |dice: &mut Dice| ("/v1/stock/shop-1/reservations".to_owned(), dice.uuid(), reservation(&[("beans", 1)], None));
     let replies = all_at_once(&client, (0..BUYERS).map(|_| reserve(&mut dice)).collect()).await;
     let made = replies.iter().filter(|reply| reply.status == 201).count();
     let short = replies.iter().filter(|reply| reply.code() == Some("stock-insufficient")).count();

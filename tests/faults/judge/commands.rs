@@ -53,7 +53,8 @@ fn shape(told: &Told, findings: &mut Findings) {
     for (stream, places) in &told.streams {
         let versions = places.iter().map(|&place| told.events[place].version);
         for (version, expected) in versions.zip(1..) {
-            findings.unless(version == expected, "LOG-1", || format!("{stream} has {version} where {expected} belongs"));
+            findings
+                .unless(version == expected, "LOG-1", || format!("{stream} has {version} where {expected} belongs"));
         }
     }
     for (command, places) in &told.commands {

@@ -57,10 +57,8 @@ pub(super) fn judge_at_rest(told: &Told, findings: &mut Findings) {
             });
         }
     }
-    let reservations: BTreeMap<&str, &str> = told
-        .named("reservation-")
-        .filter_map(|(stream, place)| Some((place.split_once('~')?.1, stream)))
-        .collect();
+    let reservations: BTreeMap<&str, &str> =
+        told.named("reservation-").filter_map(|(stream, place)| Some((place.split_once('~')?.1, stream))).collect();
     for (stock, _) in told.named("stock-") {
         let reserved = told.fold(stock)["reserved"].as_i64().unwrap_or(0);
         let promised = open.get(stock).copied().unwrap_or(0);
@@ -69,9 +67,9 @@ pub(super) fn judge_at_rest(told: &Told, findings: &mut Findings) {
         });
         for event in told.stream(stock) {
             let Some(reservation) = event.data["reservation_id"].as_str() else { continue };
-            let known = reservations.get(reservation).is_some_and(|stream| {
-                told.stream(stream).any(|made| made.kind == "ReservationMade")
-            });
+            let known = reservations
+                .get(reservation)
+                .is_some_and(|stream| told.stream(stream).any(|made| made.kind == "ReservationMade"));
             findings.unless(known, "STOCK-3", || format!("{stock} moved for {reservation}, which was never made"));
         }
     }
