@@ -28,6 +28,8 @@ pub struct Reply {
     pub headers: Vec<(String, String)>,
     /// The body; null when there is none or it is no JSON.
     pub body: Value,
+    /// The body as it came.
+    pub text: String,
 }
 
 impl Reply {
@@ -105,6 +107,28 @@ impl Client {
         if let Some(body) = body {
             request = request.json(body);
         }
+        Self::answer(request).await
+    }
+
+    /// Any request with a body of any bytes; `None` if no whole answer came.
+    ///
+    /// # Panics
+    /// On a header that is none.
+    pub async fn send_bytes(
+        &self,
+        method: Method,
+        path: &str,
+        headers: &[(&str, &str)],
+        body: Vec<u8>,
+    ) -> Option<Reply> {
+        let mut request = self.http.request(method, format!("{}{path}", self.server)).body(body);
+        for (name, value) in headers {
+            request = request.header(*name, *value);
+        }
+        Self::answer(request).await
+    }
+
+    async fn answer(request: reqwest::RequestBuilder) -> Option<Reply> {
         let response = request.send().await.ok()?;
         let status = response.status().as_u16();
         let headers = response
@@ -113,7 +137,8 @@ impl Client {
             .map(|(name, value)| (name.as_str().to_owned(), String::from_utf8_lossy(value.as_bytes()).into_owned()))
             .collect();
         let bytes = response.bytes().await.ok()?;
-        Some(Reply { status, headers, body: serde_json::from_slice(&bytes).unwrap_or(Value::Null) })
+        let body = serde_json::from_slice(&bytes).unwrap_or(Value::Null);
+        Some(Reply { status, headers, body, text: String::from_utf8_lossy(&bytes).into_owned() })
     }
 
     /// All items of a list, page after page. `path` may have a query.
@@ -146,7 +171,8 @@ impl Client {
     pub async fn ndjson(&self, path: &str) -> Result<Vec<Value>, String> {
         let request = self.http.get(format!("{}{path}", self.server)).header("accept", "application/x-ndjson");
         // Its length has no bound, so neither has its time; a connection that breaks ends it.
-        let response = request.timeout(Duration::from_secs(600)).send().await.map_err(|error| format!("{path}: {error}"))?;
+        let response =
+            request.timeout(Duration::from_secs(600)).send().await.map_err(|error| format!("{path}: {error}"))?;
         if response.status() != 200 {
             return Err(format!("{path} answers {}", response.status()));
         }

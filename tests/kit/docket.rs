@@ -137,6 +137,11 @@ impl Docket {
         &self.address
     }
 
+    /// Its process id.
+    pub fn pid(&self) -> u32 {
+        self.child.id()
+    }
+
     /// A client with connections of its own.
     pub fn client(&self) -> Client {
         Client::new(&self.address)
