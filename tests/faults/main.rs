@@ -13,6 +13,7 @@ mod lies;
 mod load;
 mod log;
 mod races;
+mod stops;
 mod torn;
 
 /// These tests measure times and fill the disk: one after the other.
