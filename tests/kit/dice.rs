@@ -9,13 +9,21 @@ use uuid::Uuid;
 pub struct Dice(ChaCha8Rng);
 
 impl Dice {
-    /// Dice for one thrower: the same seed and the same place give the same throws.
+    /// Dice for one thrower: the same seed and the same place, of up to three numbers, give the same throws, and others
+    /// give others.
+    ///
+    /// # Panics
+    /// On a longer place.
     pub fn new(seed: u64, place: &[u64]) -> Self {
-        // Places are mixed in by multiplication with an odd constant, so that (1, 2) and (2, 1) differ.
-        let mixed = place.iter().fold(seed, |mixed, part| {
-            (mixed ^ part.wrapping_add(1)).wrapping_mul(0x9E37_79B9_7F4A_7C15).rotate_left(29)
-        });
-        Self(ChaCha8Rng::seed_from_u64(mixed))
+        assert!(place.len() <= 3, "a place has up to three numbers");
+        // Laid side by side, not mixed: two throwers never share their dice.
+        let mut whole = [0; 32];
+        whole[..8].copy_from_slice(&seed.to_le_bytes());
+        for (bytes, part) in whole[8..].chunks_exact_mut(8).zip(place) {
+            // One more, so that a place of zeros is not the empty place.
+            bytes.copy_from_slice(&part.wrapping_add(1).to_le_bytes());
+        }
+        Self(ChaCha8Rng::from_seed(whole))
     }
 
     /// A number from `low` to `high`, both included.
