@@ -255,8 +255,6 @@ impl ReserveStockBody {
 /// `POST /v1/payments`.
 #[derive(Clone, Debug, PartialEq)]
 pub struct AuthorizePaymentBody {
-    /// Left out: derived from the key.
-    pub payment_id: Option<Uuid>,
     /// Groups payments; any UUID.
     pub order_id: Option<Uuid>,
     /// How much.
@@ -269,13 +267,11 @@ impl AuthorizePaymentBody {
     /// Reads it, or tells every fault.
     pub fn parse(body: &Value) -> Result<Self, Invalid> {
         Faults::collect(body, |members, faults| {
-            let payment_id = members.optional("payment_id", faults, fields::uuid);
             let order_id = members.optional("order_id", faults, fields::uuid);
             let amount = members.required("amount", faults, fields::money(1, AMOUNT_MAX));
             let method = members.required("method", faults, fields::one_of(METHODS));
             let token = members.required("token", faults, fields::text);
             Some(Self {
-                payment_id: payment_id?,
                 order_id: order_id?,
                 amount: amount?,
                 means: PaymentMeans { method: method?, token: token? },

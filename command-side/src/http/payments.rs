@@ -19,7 +19,7 @@ use http::StatusCode;
 use schemas::command::ShopCommand;
 use schemas::id::{OrderId, PaymentId};
 use schemas::problem::PAYMENT_NOT_FOUND;
-use schemas::request::{AuthorizePaymentBody, CapturePaymentBody, EmptyBody, RefundBody, named_id};
+use schemas::request::{AuthorizePaymentBody, CapturePaymentBody, EmptyBody, RefundBody};
 use schemas::resource::Fold;
 use schemas::resource::payment::Payment;
 use tokio::time::Instant;
@@ -45,7 +45,7 @@ pub(super) fn routes() -> Router<Door> {
 async fn authorize(State(door): State<Door>, request: Request) -> Answer {
     let (parts, body) = request.into_parts();
     let request = command_request(&parts, body).await?;
-    let payment_id = named_id(&request.body, "payment_id").map_or_else(|| PaymentId::of_command(request.id), PaymentId);
+    let payment_id = PaymentId::of_command(request.id);
     let command = AuthorizePaymentBody::parse(&request.body).map(|body| ShopCommand::AuthorizePayment {
         payment_id,
         order_id: body.order_id.map(OrderId),
@@ -94,7 +94,7 @@ impl Door {
         let request = bare_command_request(&parts, body).await?;
         let Some(payment_id) = path_uuid(id).map(PaymentId) else { return Err(shop_problem(PAYMENT_NOT_FOUND)) };
         let checkout_of = match self.current(payment_id.stream()).await?.as_deref() {
-            Some(ShopState::Payment(payment)) => payment.shown.checkout_of(),
+            Some(ShopState::Payment(payment)) => payment.checkout_of(),
             _ => None,
         };
         let command = parse(payment_id, checkout_of, &request);
