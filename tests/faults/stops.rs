@@ -42,5 +42,9 @@ async fn a_stop_under_load_answers_all_that_it_took() {
         .map(|command| format!("{:?} {} {}", command.verb, command.path, command.key))
         .collect();
     assert!(unanswered.is_empty(), "seed {seed}: carried out and never answered: {unanswered:#?}");
-    println!("stops: {STOPS} under load with seed {seed}: {:?}; ready {}", Activity::of(&history), spread(&house.ready));
+    println!(
+        "stops: {STOPS} under load with seed {seed}: {:?}; ready {}",
+        Activity::of(&history),
+        spread(&house.ready)
+    );
 }
