@@ -94,6 +94,12 @@ async fn events<R: Reactor<Event = ShopEvent>>(
     }
     query.finish()?;
     let scope = format!("events {wanted:?}");
+    if from == "end" {
+        // The end as it is now: what was acknowledged before the question is not news.
+        side.all_indexed(&read).await?;
+    } else if let Some(least) = &read.min_position {
+        side.index_reached(least, read.wait).await?;
+    }
     let places = match from.as_str() {
         "start" => vec![Place::default(); usize::from(side.node.genesis().partitions)],
         "end" => side.ends(),
@@ -101,9 +107,6 @@ async fn events<R: Reactor<Event = ShopEvent>>(
     };
     if places.len() != usize::from(side.node.genesis().partitions) {
         return Err(Problem::bad_cursor());
-    }
-    if let Some(least) = &read.min_position {
-        side.index_reached(least, read.wait).await?;
     }
     let reader = Reader::new(side.clone(), places, wanted);
     if streamed {

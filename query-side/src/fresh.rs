@@ -11,6 +11,7 @@ use engine::stream::{StreamName, Tenant};
 use schemas::event::ShopEvent;
 
 use crate::QuerySide;
+use crate::resources::reflected;
 
 impl<R: Reactor<Event = ShopEvent>> QuerySide<R> {
     /// Waits until the rows of `stream` reflect what this node acknowledged and what the reader asks for. A stream that
@@ -48,6 +49,22 @@ impl<R: Reactor<Event = ShopEvent>> QuerySide<R> {
             least.reach(Position { partition, offset });
         }
         self.index_reached(&least, read.wait).await
+    }
+
+    /// Waits until the stream index reflects all that this node acknowledged, and what the reader asks for.
+    pub(crate) async fn all_indexed(&self, read: &ReadRequest) -> Result<(), Problem> {
+        let mut least = read.min_position.clone().unwrap_or_default();
+        for partition in (0..self.node.genesis().partitions).map(Partition) {
+            if let Some(offset) = self.node.acknowledged(partition) {
+                least.reach(Position { partition, offset });
+            }
+        }
+        self.index_reached(&least, read.wait).await
+    }
+
+    /// What the stream index reflects of a partition.
+    pub(crate) fn index_at(&self, partition: Partition) -> Positions {
+        reflected(partition, self.streams.checkpoint(partition).0.next_offset)
     }
 
     /// Waits until the stream index reflects these positions.

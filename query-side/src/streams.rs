@@ -11,7 +11,7 @@ use chassis::body::{APPLICATION_JSON, read_request};
 use chassis::problem::Problem;
 use chassis::query::Query;
 use chassis::respond::{KEEP_ALIVE, NDJSON, Reply, ndjson};
-use engine::position::{Position, Positions, Version};
+use engine::position::{Partition, Positions, Version};
 use engine::saga::Reactor;
 use engine::stream::{StreamId, StreamName, Tenant};
 use engine_runtime::history::HistoryFault;
@@ -52,6 +52,10 @@ async fn streams<R: Reactor<Event = ShopEvent>>(State(side): State<QuerySide<R>>
         None => None,
     };
     side.index_reached(&read.min_position.clone().unwrap_or_default(), read.wait).await?;
+    let mut positions = Positions::default();
+    for partition in (0..side.node.genesis().partitions).map(Partition) {
+        positions.reach_all(&side.index_at(partition));
+    }
     let store = Arc::clone(&side.streams);
     let found =
         tokio::task::spawn_blocking(move || store.streams(&Tenant::default(), &prefix, after.as_ref(), limit + 1));
@@ -63,7 +67,8 @@ async fn streams<R: Reactor<Event = ShopEvent>>(State(side): State<QuerySide<R>>
         .iter()
         .map(|info| json!({"stream": info.name, "version": info.version, "updated_at": info.updated_at}))
         .collect();
-    Ok(Reply::json(StatusCode::OK, &json!({"items": items, "next_cursor": next_cursor})).into_response())
+    let body = json!({"items": items, "next_cursor": next_cursor});
+    Ok(Reply::json(StatusCode::OK, &body).positions(&positions).into_response())
 }
 
 /// Which events of a stream.
@@ -130,12 +135,13 @@ impl<R: Reactor<Event = ShopEvent>> QuerySide<R> {
                 Direction::Backward => range.to = next,
             }
         }
+        // Taken before reading: the page reflects that much at least, also where it is empty.
+        let mut positions = self.index_at(self.node.partition_of(&Tenant::default(), &range.stream));
         let mut found = self.read(&range, limit + 1).await.map_err(unreadable)?;
         let next = found.get(limit).map(|event| event.meta.version);
         found.truncate(limit);
-        let mut positions = Positions::default();
         for event in &found {
-            positions.reach(Position { ..event.position });
+            positions.reach(event.position);
         }
         let log = self.node.genesis().log;
         let items: Vec<WireEvent> = found.into_iter().map(|event| WireEvent::of(log, event)).collect();
