@@ -81,9 +81,13 @@ impl Door {
     pub(crate) async fn ask(&self, asked: Asked) -> Result<Accepted, Problem> {
         let Asked { request, verb, resource, command } = asked;
         let (came, came_at) = (Instant::now(), self.node.clock().now());
-        let (command, faults) = match command {
-            Ok(command) => (Some(command), Vec::new()),
-            Err(faults) => (None, faults),
+        let mut faults = request.parameters;
+        let command = match command {
+            Ok(command) => faults.is_empty().then_some(command),
+            Err(of_body) => {
+                faults.extend(of_body);
+                None
+            }
         };
         let answer = self
             .node

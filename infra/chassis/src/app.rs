@@ -50,8 +50,10 @@ impl App {
             .map(|class| metrics::counter!("docket_http_responses_total", "class" => class));
         Self {
             router: router
-                .fallback(async || Problem::no_such_route())
-                .method_not_allowed_fallback(async || Problem::method_not_allowed()),
+                .fallback(async |request: Request<Body>| turned_away(request, Problem::no_such_route()).await)
+                .method_not_allowed_fallback(async |request: Request<Body>| {
+                    turned_away(request, Problem::method_not_allowed()).await
+                }),
             gauges: Arc::new(Gauges {
                 responses,
                 seconds: metrics::histogram!("docket_http_request_duration_seconds"),
@@ -167,6 +169,13 @@ fn one_host(headers: &HeaderMap) -> Result<(), Problem> {
         return Err(Problem::bad_header("host", "malformed", "must be a host and a port"));
     }
     Ok(())
+}
+
+/// Says no to a request that no route takes, whose body nobody will read.
+async fn turned_away(request: Request<Body>, problem: Problem) -> Problem {
+    let (parts, mut body) = request.into_parts();
+    crate::body::drain(&parts.headers, &mut body).await;
+    problem
 }
 
 /// The headers that every answer has, and a problem in place of an error that is none.

@@ -5,16 +5,17 @@ use std::time::Duration;
 
 use axum::body::{Body, HttpBody};
 use bytes::{Bytes, BytesMut};
-use engine::message::{CommandId, Precondition, Provenance};
+use engine::message::{CommandId, FieldError, Precondition, Provenance};
 use engine::position::Positions;
 use http::header::{CONTENT_LENGTH, EXPECT};
-use http::request;
+use http::{HeaderMap, request};
 use http_body_util::BodyExt;
 use serde_json::Value;
 use tokio::time::{Instant, timeout_at};
 
 use crate::headers;
 use crate::problem::{Problem, codes};
+use crate::query::Query;
 
 mod json;
 
@@ -67,6 +68,8 @@ pub struct CommandRequest {
     pub provenance: Provenance,
     /// Its body; not necessarily an object.
     pub body: Value,
+    /// Its query's parameters, each a fault: commands take none. Told with those of the fields.
+    pub parameters: Vec<FieldError>,
 }
 
 /// A read as it came.
@@ -113,12 +116,11 @@ async fn command_request_of(
     emptiness: Emptiness,
 ) -> Result<CommandRequest, Problem> {
     let taken = take(parts, &mut body, limits, emptiness).await;
-    if let Err(problem) = &taken {
-        // Not where the client waits to be asked for its body, nor where no more of it comes.
-        let comes = !parts.headers.contains_key(EXPECT) && problem.code() != codes::BODY_TOO_SLOW;
-        if comes && !body.is_end_stream() {
-            drain(&mut body).await;
-        }
+    if let Err(problem) = &taken
+        // Not where no more of it comes.
+        && problem.code() != codes::BODY_TOO_SLOW
+    {
+        drain(&parts.headers, &mut body).await;
     }
     taken
 }
@@ -145,6 +147,10 @@ async fn take(
         return Err(Problem::body_too_large(limits.bytes_max));
     }
     let bytes = read_body(body, limits).await?;
+    // A command is carried out although its client is gone: then what has come must be all that was to come.
+    if declared.is_some_and(|length| length != bytes.len() as u64) {
+        return Err(Problem::malformed_body("the body broke off"));
+    }
     let body = if bytes.is_empty() && emptiness == Emptiness::IsAnObject {
         Value::Object(serde_json::Map::new())
     } else {
@@ -162,6 +168,10 @@ async fn take(
             traceparent: headers::traceparent(map).map(|parent| parent.to_arc()),
         },
         body,
+        parameters: match Query::of(&parts.uri).finish() {
+            Ok(()) => Vec::new(),
+            Err(problem) => problem.field_errors().to_vec(),
+        },
     })
 }
 
@@ -213,8 +223,11 @@ const DRAIN_BYTES_MAX: usize = 1024 * 1024;
 const DRAIN_TIME_MAX: Duration = Duration::from_secs(1);
 
 /// Reads on for a moment what will not be used: closing a socket with unread bytes resets it, and the client would lose
-/// the very answer that explains the refusal.
-async fn drain(body: &mut Body) {
+/// the very answer that explains the refusal. Not where the client waits to be asked for its body.
+pub(crate) async fn drain(headers: &HeaderMap, body: &mut Body) {
+    if headers.contains_key(EXPECT) || body.is_end_stream() {
+        return;
+    }
     let deadline = Instant::now() + DRAIN_TIME_MAX;
     let mut left = DRAIN_BYTES_MAX;
     while let Ok(Some(Ok(frame))) = timeout_at(deadline, body.frame()).await {

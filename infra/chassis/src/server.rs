@@ -5,13 +5,16 @@
 use std::convert::Infallible;
 use std::io;
 use std::net::SocketAddr;
-use std::pin::pin;
+use std::pin::{Pin, pin};
 use std::sync::Arc;
-use std::task::Poll;
+use std::task::{Context, Poll};
 use std::time::Duration;
 
-use http::Request;
-use hyper::body::Incoming;
+use axum::body::Body;
+use axum::response::Response;
+use http::header::CONTENT_LENGTH;
+use http::{Method, Request};
+use hyper::body::{Body as _, Incoming};
 use hyper::server::conn::http1;
 use hyper::service::service_fn;
 use hyper_util::rt::TokioIo;
@@ -223,8 +226,9 @@ impl Connection {
         let seen = &activity;
         let service = service_fn(move |request: Request<Incoming>| {
             seen.request_began();
+            let answer = Finished::of(app.clone(), request);
             async move {
-                let response = app.handle(request).await;
+                let response = answer.await;
                 Ok::<_, Infallible>(response.map(|body| activity::Tracked::new(body, Arc::clone(seen))))
             }
         });
@@ -270,6 +274,54 @@ impl Connection {
             Poll::Pending
         })
         .await;
+    }
+}
+
+/// An answer in the making. That of a request that has come whole, or says how long it is, and may change something is
+/// made to its end although nobody waits for it any more: hyper drops what is under way the moment a client hangs up.
+enum Finished {
+    /// Nothing is lost if nobody waits.
+    Read(Answer),
+    /// Goes on by itself if dropped before its end.
+    Command(Option<Answer>),
+}
+
+type Answer = Pin<Box<dyn Future<Output = Response<Body>> + Send>>;
+
+impl Finished {
+    fn of(app: App, request: Request<Incoming>) -> Self {
+        let reads = matches!(*request.method(), Method::GET | Method::HEAD | Method::OPTIONS);
+        // Of a chunked body that breaks off nobody could tell that it did.
+        let whole = request.headers().contains_key(CONTENT_LENGTH) || request.body().is_end_stream();
+        let answer: Answer = Box::pin(async move { app.handle(request).await });
+        if reads || !whole { Self::Read(answer) } else { Self::Command(Some(answer)) }
+    }
+}
+
+impl Future for Finished {
+    type Output = Response<Body>;
+
+    fn poll(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<Self::Output> {
+        match &mut *self {
+            Self::Read(answer) => answer.as_mut().poll(context),
+            Self::Command(command) => {
+                let Some(answer) = command else { return Poll::Pending };
+                let response = std::task::ready!(answer.as_mut().poll(context));
+                *command = None;
+                Poll::Ready(response)
+            }
+        }
+    }
+}
+
+impl Drop for Finished {
+    fn drop(&mut self) {
+        if let Self::Command(command) = self
+            && let Some(answer) = command.take()
+            && let Ok(runtime) = tokio::runtime::Handle::try_current()
+        {
+            runtime.spawn(answer);
+        }
     }
 }
 
