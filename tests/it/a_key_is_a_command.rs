@@ -380,18 +380,6 @@ async fn what_became_of_a_command_can_be_asked_of_all() {
 }
 
 #[tokio::test]
-async fn a_command_older_than_what_is_remembered_is_refused_rather_than_run_again() {
-    let shop = Shop::open().await;
-    // A UUIDv7 of the year 2020.
-    let old = uuid::Builder::from_unix_timestamp_millis(1_577_836_800_000, &[7; 10]).into_uuid();
-    shop.count("beans", 1).await;
-    shop.post_as(old, &format!("{}/receive", shop.stock_path("beans")), json!({"quantity": 5}))
-        .await
-        .refuses(409, "command-expired");
-    assert_eq!(shop.counters("beans").await.0, 1);
-}
-
-#[tokio::test]
 async fn who_and_why_are_kept_with_a_record_and_with_all_that_it_causes() {
     let shop = Shop::open().await;
     shop.count("beans", 10).await;

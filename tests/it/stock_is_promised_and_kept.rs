@@ -166,13 +166,18 @@ async fn what_a_checkout_reserved_obeys_only_its_saga() {
 #[tokio::test]
 async fn a_locations_stock_is_listed_by_sku() {
     let shop = Shop::open().await;
+    let mut position = String::new();
     for sku in ["rice", "beans", "salt", "oil"] {
-        shop.count(sku, 3).await;
+        position = shop.count(sku, 3).await.header("docket-position").expect("a position").to_owned();
     }
     let mut skus = Vec::new();
     let mut cursor = String::new();
     loop {
-        let page = shop.get(&format!("/v1/stock/{}?limit=3{cursor}", shop.location)).await.is(200).body;
+        let page = shop
+            .get_with(&format!("/v1/stock/{}?limit=3{cursor}", shop.location), &[("docket-min-position", &position)])
+            .await
+            .is(200)
+            .body;
         skus.extend(page["items"].as_array().expect("a list").iter().map(|stock| text(&stock["sku"])));
         let Some(next) = page["next_cursor"].as_str() else { break };
         cursor = format!("&cursor={next}");

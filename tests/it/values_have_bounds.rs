@@ -239,7 +239,7 @@ async fn a_body_may_have_256_kib_and_a_depth_of_32() {
     };
     send(padded(256 * 1024)).await.is(201);
     send(padded(256 * 1024 + 1)).await.refuses(413, "body-too-large");
-    send(padded(2 * 1024 * 1024)).await.refuses(413, "body-too-large");
+    send(padded(1024 * 1024)).await.refuses(413, "body-too-large");
     // The outermost object is 1.
     let nested = |depth: usize| format!("{{\"x\":{}{}}}", "[".repeat(depth - 1), "]".repeat(depth - 1)).into_bytes();
     send(nested(32)).await.refuses(422, "invalid-fields");
@@ -293,7 +293,7 @@ async fn unknown_and_malformed_parameters_are_refused_by_name() {
     let order = shop.post("/v1/orders", shop.order_of("b", 1, 1, None)).await.text("order_id");
     let told = shop.get("/v1/orders?limit=0&stauts=placed&status=odd&placed_after=yesterday&customer_id=%C3%A4").await;
     let told = told.says(422, "invalid-fields");
-    assert_eq!(places(&told), ["customer_id", "limit", "placed_after", "stauts", "status"]);
+    assert_eq!(places(&told), ["customer_id", "limit", "placed_after", "status", "stauts"]);
     assert!(told.body["errors"][0]["parameter"].is_string() && told.body["outcome"].is_null(), "{}", told.body);
     for (query, parameter) in [
         ("limit=501", "limit"),
