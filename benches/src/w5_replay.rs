@@ -27,9 +27,6 @@ pub(crate) fn measure(how: &How, history: &History, table: &mut Table) -> Done<(
             0 => break,
             bytes => lines += buffer[..bytes].iter().filter(|byte| **byte == b'{').count() as u64,
         }
-        if lines == 0 {
-            return Err("no events came".into());
-        }
     }
     let took = began.elapsed().as_secs_f64();
     // One brace per line at least; the events there are, are known.

@@ -42,7 +42,14 @@ pub async fn start(
     store: Arc<dyn ReadStore>,
     clock: Arc<dyn Clock>,
 ) -> Result<Projection, ProjectionFault> {
-    let options = ProjectionOptions { name: "shop", ..ProjectionOptions::default() };
+    // A row is held as a JSON value, which takes some ten kilobytes for an order of three lines, and a batch is held
+    // three times while it is committed: smaller ones than the engine's own keep the process within its memory.
+    let options = ProjectionOptions {
+        name: "shop",
+        batch_events_max: 1_000,
+        rows_cached_max: 512,
+        ..ProjectionOptions::default()
+    };
     Projection::start(log, genesis, Arc::new(ShopView), store, clock, options).await
 }
 

@@ -16,8 +16,10 @@ use crate::tables::{Tables, is_plain, misused};
 
 /// The layout of the bookkeeping tables: the number of the last migration of every dialect.
 pub(crate) const FORMAT: i64 = 1;
-/// 4,096: a statement's value stays at some megabytes with documents of a kilobyte, however large the batch.
-const ROWS_PER_STATEMENT_MAX: usize = 4_096;
+/// 128: with documents of a kilobyte a statement's value stays at a hundred kilobytes or so. Allocators take values of
+/// megabytes straight from the system and give them straight back, and clearing their pages then costs more than the
+/// statements that are saved.
+const ROWS_PER_STATEMENT_MAX: usize = 128;
 
 const CHECKPOINTS: &str = "SELECT \"partition\", next_offset, epoch, nonce, next_seq, open FROM checkpoints";
 const CHECKPOINT_FIRST: &str = "INSERT INTO checkpoints (\"partition\", next_offset, epoch, nonce, next_seq, open) \
