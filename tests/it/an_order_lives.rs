@@ -424,3 +424,72 @@ async fn the_positions_of_a_settled_checkout_let_every_read_see_it_all() {
     let listed = shop.get_with(&format!("/v1/sagas?order_id={}", order.text("order_id")), &headers).await.is(200).body;
     assert_eq!(listed["items"][0]["state"], "completed");
 }
+
+#[tokio::test]
+async fn an_order_is_paid_for_once_at_a_time() {
+    let shop = Shop::open().await;
+    shop.count("beans", 5).await;
+    let id =
+        shop.post("/v1/orders", shop.order_of("beans", 1, 100, Some("tok_slow_500"))).await.is(201).text("order_id");
+    let path = format!("/v1/orders/{id}/checkout");
+    shop.post(&path, json!({"payment": card("tok_ok")})).await.refuses(409, "order-not-payable");
+    shop.until(&format!("/v1/orders/{id}"), |order| order["status"] == "confirmed").await;
+    shop.post(&path, json!({"payment": card("tok_ok")})).await.refuses(409, "order-not-payable");
+    assert_eq!(shop.counters("beans").await, (4, 0, 4));
+}
+
+#[tokio::test]
+async fn a_cancelled_checkout_whose_gateway_is_down_is_undone_without_it() {
+    let shop = Shop::alone().await;
+    shop.count("beans", 5).await;
+    let id = shop.post("/v1/orders", shop.order_of("beans", 2, 100, Some("tok_down"))).await.is(201).text("order_id");
+    shop.saga_until(&id, "retrying").await;
+    shop.post(&format!("/v1/orders/{id}/cancel"), json!({"reason": "customer"})).await.is(200);
+    shop.until(&shop.stock_path("beans"), |stock| stock["available"] == 5).await;
+    shop.send(reqwest::Method::POST, "/dev/gateway/heal", &[], None).await.is(200);
+    shop.saga_until(&id, "compensated").await;
+    let payment = shop.get(&format!("/v1/orders/{id}")).await.text("payment_id");
+    let held = shop.ledger(&payment).await;
+    assert!(held.is_none_or(|row| row["captured"] == 0 && row["authorized"] == row["voided"]), "nothing came late");
+    shop.is_sound().await;
+}
+
+#[tokio::test]
+async fn a_free_order_is_confirmed_without_money() {
+    let shop = Shop::open().await;
+    shop.count("beans", 5).await;
+    let order = shop.ordered("beans", 1, 0, "tok_ok").await;
+    assert_eq!((order.text("status").as_str(), &order.body["paid"]), ("confirmed", &euros(0)), "{}", order.body);
+    let id = order.text("order_id");
+    shop.post(&format!("/v1/orders/{id}/refund"), json!({"amount": euros(1), "reason": "late"}))
+        .await
+        .refuses(409, "order-not-refundable");
+    shop.is_sound().await;
+}
+
+#[tokio::test]
+async fn what_a_customer_orders_settles_although_the_process_is_killed() {
+    let shop = Shop::alone().await;
+    shop.count("beans", 50).await;
+    let location = shop.location.clone();
+    let mut orders = Vec::new();
+    for token in ["tok_slow_300", "tok_flaky_2", "tok_lost_answer", "tok_declined", "tok_capture_fails_2", "tok_ok"] {
+        let body = shop.order_of("beans", 1, 100, Some(token));
+        orders.push(shop.post("/v1/orders", body).await.is(201).text("order_id"));
+    }
+    let server = shop.server().kill_and_start_again().await;
+    let shop = Shop::at(std::sync::Arc::new(server));
+    let mut sold = 0;
+    for id in orders {
+        let settled = shop.until(&format!("/v1/orders/{id}"), |order| order["status"] != "placed").await;
+        sold += i64::from(settled["status"] == "confirmed");
+        shop.until(&format!("/v1/sagas/{id}"), |saga| {
+            ["completed", "compensated"].contains(&saga["state"].as_str().unwrap_or_default())
+        })
+        .await;
+    }
+    assert_eq!(sold, 5);
+    let stock = shop.get(&format!("/v1/stock/{location}/beans")).await.is(200).body;
+    assert_eq!((&stock["on_hand"], &stock["reserved"]), (&json!(45), &json!(0)));
+    shop.is_sound().await;
+}
