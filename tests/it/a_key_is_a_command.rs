@@ -8,7 +8,7 @@ use std::time::Duration;
 use kit::shop::{payment, reservation};
 use reqwest::Method;
 use serde_json::{Value, json};
-use tokio::io::AsyncWriteExt;
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpStream;
 use uuid::Uuid;
 
@@ -353,6 +353,32 @@ async fn a_client_that_hangs_up_has_its_command_done() {
         let known = shop.get(&format!("/v1/commands/{key}")).await.is(200).body;
         assert_eq!(known["items"][0]["outcome"], "accepted");
     }
+}
+
+#[tokio::test]
+async fn a_command_that_breaks_off_is_not_carried_out() {
+    let shop = Shop::open().await;
+    let captured = shop.post("/v1/payments", payment(100, "tok_ok")).await.is(201).text("payment_id");
+    // Each is a whole command by itself, and is not all that was to come.
+    for part in ["", "{}", "{\"amount\":{\"amount\":1,\"currency\":\"EUR\"}}"] {
+        for length in
+            ["Content-Length: 200\r\n\r\n".to_owned(), format!("Transfer-Encoding: chunked\r\n\r\n{:x}\r\n", 200)]
+        {
+            let key = id();
+            let request = format!(
+                "POST /v1/payments/{captured}/capture HTTP/1.1\r\nHost: x\r\nIdempotency-Key: {key}\r\nContent-Type: application/json\r\n{length}{part}"
+            );
+            let address = shop.address().trim_start_matches("http://").to_owned();
+            let mut stream = TcpStream::connect(address).await.expect("the server listens");
+            stream.write_all(request.as_bytes()).await.expect("the server reads");
+            stream.shutdown().await.expect("it can say that no more comes");
+            let mut answer = Vec::new();
+            // The server has seen the end when it closes too, with an answer or without.
+            let _ = stream.read_to_end(&mut answer).await;
+            shop.get(&format!("/v1/commands/{key}")).await.says(404, "command-not-found");
+        }
+    }
+    assert_eq!(shop.get(&format!("/v1/payments/{captured}")).await.text("status"), "authorized");
 }
 
 #[tokio::test]
