@@ -5,6 +5,7 @@ use axum::extract::{Path, State};
 use axum::response::{IntoResponse, Response};
 use axum::routing::get;
 use chassis::body::{APPLICATION_JSON, read_request};
+use chassis::headers::parse_uuid;
 use chassis::problem::{Code, Problem};
 use chassis::query::Query;
 use chassis::respond::Reply;
@@ -122,8 +123,7 @@ pub(crate) fn unavailable(fault: engine::read_store::StoreFault) -> Problem {
 }
 
 fn uuid(text: &str) -> Option<Uuid> {
-    // 36 characters: the other forms that the parser takes are not ours.
-    if text.len() == 36 { Uuid::try_parse(text).ok() } else { None }
+    parse_uuid(text.as_bytes())
 }
 
 fn stream_of(subject: &Subject) -> StreamName {

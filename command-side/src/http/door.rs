@@ -5,12 +5,13 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use chassis::body::CommandRequest;
+use chassis::headers::parse_uuid;
 use chassis::problem::{Code, Problem, codes};
 use chassis::respond::Timing;
+use domain::payment::recording;
 use domain::{Shop, ShopState};
 use engine::message::{Answer, CommandId, Decided, Envelope, FieldError, Fingerprint, Precondition, Provenance};
 use engine::position::Positions;
-use engine::saga::{Heard, Reactor};
 use engine::stream::{StreamId, StreamName, Tenant};
 use engine::time::Timestamp;
 use engine_runtime::node::Node;
@@ -162,18 +163,14 @@ async fn hear_again(node: &Node<Shop>, key: CommandId, call: GatewayCall, answer
     let stream = PaymentId::stream(*payment_id);
     let id = StreamId { tenant: Tenant::default(), name: stream.clone() };
     let Some(payment) = node.watch(id).await.ok().and_then(|watch| watch.current()) else { return };
-    let pending = Shop.react(&stream, payment.version, &payment.state).pending;
-    // Answered already, as it should be: there is nothing left that this could be the answer to.
-    let Some(pending) = pending.into_iter().find(|pending| pending.id == key) else { return };
-    let now = node.clock().now();
-    let Some((id, command)) = Shop.heard(&stream, &payment.state, &pending, &Heard::Returned(answer), now) else {
-        return;
-    };
+    let Some(payment) = payment.state.payment() else { return };
+    let Some((id, command)) = recording(payment, key, answer) else { return };
     let envelope = Envelope {
         id,
         tenant: Tenant::default(),
         resource: stream,
-        fingerprint: Fingerprint::default(),
+        // The same as the runner's own: such an id always asks the same.
+        fingerprint: Fingerprint(*id.0.as_bytes()),
         precondition: Precondition::None,
         provenance: Provenance::default(),
         command: Some(command),
@@ -190,6 +187,5 @@ pub(super) fn shop_problem(code: ShopCode) -> Problem {
 
 /// An id in a path, in its usual form, any case.
 pub(super) fn path_uuid(text: &str) -> Option<Uuid> {
-    // 36 characters: the parser takes other forms too, which are not ours.
-    if text.len() == 36 { Uuid::try_parse(text).ok() } else { None }
+    parse_uuid(text.as_bytes())
 }
