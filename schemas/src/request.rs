@@ -271,11 +271,7 @@ impl AuthorizePaymentBody {
             let amount = members.required("amount", faults, fields::money(1, AMOUNT_MAX));
             let method = members.required("method", faults, fields::one_of(METHODS));
             let token = members.required("token", faults, fields::text);
-            Some(Self {
-                order_id: order_id?,
-                amount: amount?,
-                means: PaymentMeans { method: method?, token: token? },
-            })
+            Some(Self { order_id: order_id?, amount: amount?, means: PaymentMeans { method: method?, token: token? } })
         })
     }
 }

@@ -44,8 +44,23 @@ const THINKING: &[&str] = &["engine", "schemas", "domain", "views"];
 
 /// What waits, or knows the time, or throws dice.
 const WAITING_CRATES: &[&str] = &[
-    "tokio", "tokio-util", "futures", "hyper", "hyper-util", "axum", "tower", "tower-http", "sqlx", "fjall", "moka",
-    "rustix", "rand", "parking_lot", "metrics", "tracing", "reqwest",
+    "tokio",
+    "tokio-util",
+    "futures",
+    "hyper",
+    "hyper-util",
+    "axum",
+    "tower",
+    "tower-http",
+    "sqlx",
+    "fjall",
+    "moka",
+    "rustix",
+    "rand",
+    "parking_lot",
+    "metrics",
+    "tracing",
+    "reqwest",
 ];
 
 /// Packages that prove and measure: they may depend on any room, and nobody on them.

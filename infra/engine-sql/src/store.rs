@@ -10,8 +10,8 @@ use std::time::Duration;
 
 use engine::position::{Checkpoint, LogId, Partition};
 use engine::read_store::{Batch, Query, ReadStore, StoreFault, StoreFuture};
-use serde_json::Value;
 use engine::view::{Row, RowKey, Table};
+use serde_json::Value;
 use tokio::sync::Semaphore;
 
 use crate::connection::sqlite::{SqliteDatabase, SqliteSession};

@@ -112,7 +112,9 @@ fn set_up() -> Done {
             println!("xtask: xfsprogs cannot be installed; the power-cut tests will be skipped");
         }
     } else if missing {
-        println!("xtask: no mkfs.xfs (Debian: xfsprogs) and no right to install it; the power-cut tests will be skipped");
+        println!(
+            "xtask: no mkfs.xfs (Debian: xfsprogs) and no right to install it; the power-cut tests will be skipped"
+        );
     }
     Ok(())
 }
