@@ -486,3 +486,15 @@ async fn a_second_try_waits_for_the_first_which_still_runs() {
     assert_eq!(answers[0].essence(), answers[1].essence());
     assert_eq!(answers.iter().filter(|answer| answer.is_replayed()).count(), 1);
 }
+
+#[tokio::test]
+async fn a_uuid_v7_older_than_what_is_remembered_is_refused_rather_than_run_again() {
+    let shop = Shop::open().await;
+    // Of the year 2020.
+    let old = Uuid::new_v7(uuid::Timestamp::from_unix_time(1_577_836_800, 0, 0, 0));
+    shop.post_as(old, "/v1/orders", shop.order_of("beans", 1, 1, None)).await.refuses(409, "command-expired");
+    // Young ones, and ids that tell no time, are taken.
+    for young in [Uuid::now_v7(), Uuid::new_v4()] {
+        shop.post_as(young, "/v1/orders", shop.order_of("beans", 1, 1, None)).await.is(201);
+    }
+}

@@ -397,6 +397,22 @@ fn a_uuid_v7_from_before_what_is_remembered_expires() {
 }
 
 #[test]
+fn a_uuid_v7_of_more_than_seven_days_expires_even_if_nothing_was_forgotten() {
+    let mut bench = Bench::new();
+    let ms = u64::try_from(NOW.0 / 1_000).expect("after 1970") - 7 * 24 * 60 * 60 * 1_000;
+    for (ticket, made_at_ms, expires) in [(1, ms - 1, true), (2, ms + 60_000, false)] {
+        let mut asked = envelope(0, BankCommand::Open(name(0)));
+        let (seconds, nanos) = (made_at_ms / 1_000, (made_at_ms % 1_000) as u32 * 1_000_000);
+        asked.id = CommandId(Uuid::new_v7(uuid::Timestamp::from_unix_time(seconds, nanos, 0, 0)));
+        bench.submit(ticket, asked);
+        bench.land();
+        bench.effective();
+        let (answered, answer) = bench.answer();
+        assert_eq!((answered, matches!(answer, Ok(Answer::Expired))), (ticket, expires));
+    }
+}
+
+#[test]
 fn too_large_a_record_is_never_handed_to_the_log() {
     let mut bench = Bench::new();
     bench.submit(1, envelope(1, BankCommand::Open(name(0))));

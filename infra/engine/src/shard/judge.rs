@@ -40,6 +40,9 @@ struct Verdict<E> {
     events: Vec<(usize, Vec<E>)>,
 }
 
+/// How long command ids are promised to be remembered: 7 days.
+const REMEMBERED_MICROS: i64 = 7 * 24 * 60 * 60 * 1_000_000;
+
 impl<D: Decider> Turn<'_, D> {
     /// The answer to a load.
     pub(super) fn loaded(&mut self, load: u64, loaded: Result<Loaded<D::State>, NoAnswer>) {
@@ -100,7 +103,7 @@ impl<D: Decider> Turn<'_, D> {
             self.defer(pending.ticket, pending.envelope, Answer::Unheard);
             return;
         }
-        if made_at(envelope.id).is_some_and(|made_at| made_at < self.forgotten) {
+        if made_at(envelope.id).is_some_and(|made_at| made_at < self.remembered_since()) {
             self.release(&pending);
             for (ticket, envelope) in everybody(pending) {
                 let answer = if envelope.command.is_some() { Answer::Expired } else { Answer::Unheard };
@@ -109,6 +112,12 @@ impl<D: Decider> Turn<'_, D> {
             return;
         }
         self.decide(pending);
+    }
+
+    /// A UUIDv7 from before this is refused: it may have run and been forgotten, or is older than ids are promised to be
+    /// remembered. What is still remembered has been found before this is asked.
+    fn remembered_since(&self) -> Timestamp {
+        self.forgotten.max(Timestamp(self.now.0.saturating_sub(REMEMBERED_MICROS)))
     }
 
     /// Ends the registration of a load.
