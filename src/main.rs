@@ -32,6 +32,9 @@ static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
 
 #[tokio::main]
 async fn main() -> ExitCode {
+    // Huge pages make a small process large, and clearing them costs more here than they save. Where the kernel refuses,
+    // all works as well.
+    let _ = rustix::thread::disable_transparent_huge_pages(true);
     match Cli::parse().run().await {
         Ok(()) => ExitCode::SUCCESS,
         Err(failure) => {

@@ -12,14 +12,15 @@ use chassis::respond::Reply;
 use engine::position::Positions;
 use engine::read_store::{Filter, Query as RowQuery};
 use engine::saga::Reactor;
-use engine::view::Row;
+use engine::view::{Doc, Row};
 use http::StatusCode;
 use http::request::Parts;
 use schemas::event::ShopEvent;
 use schemas::id::is_name;
 use schemas::resource::order::OrderStatus;
 use schemas::resource::saga::SagaState;
-use serde_json::{Value, json};
+use serde::Serialize;
+use serde_json::Value;
 use views::{ORDERS, SAGAS, STOCK};
 
 use crate::QuerySide;
@@ -34,6 +35,13 @@ pub(crate) fn routes<R: Reactor<Event = ShopEvent>>(side: &QuerySide<R>) -> Rout
 }
 
 type Answer = Result<Response, Problem>;
+
+/// One page's answer.
+#[derive(Serialize)]
+struct Listed<'a> {
+    items: Vec<&'a Doc>,
+    next_cursor: Option<String>,
+}
 
 /// One page's question.
 struct Page {
@@ -138,8 +146,8 @@ impl<R: Reactor<Event = ShopEvent>> QuerySide<R> {
             }
             _ => None,
         };
-        let items: Vec<&Value> = rows.iter().map(|(_, row)| &row.doc).collect();
-        let body = json!({"items": items, "next_cursor": next_cursor});
+        let items: Vec<&Doc> = rows.iter().map(|(_, row)| &row.doc).collect();
+        let body = Listed { items, next_cursor };
         Ok(Reply::json(StatusCode::OK, &body).positions(&positions).into_response())
     }
 }

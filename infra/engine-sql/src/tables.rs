@@ -5,7 +5,7 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use engine::read_store::StoreFault;
-use engine::view::{Column, ColumnKind, Row, Table};
+use engine::view::{Column, ColumnKind, Doc, Row, Table};
 use serde_json::{Value, json};
 
 use crate::dialect::{Dialect, quoted};
@@ -133,7 +133,7 @@ impl TableSpec {
         };
         let damaged = |what: &str| StoreFault::Damaged(format!("row {key:?} of table {} has {what}", self.name));
         let version = version.as_u64().ok_or_else(|| damaged("no version"))?;
-        let doc = serde_json::from_str(&doc).map_err(|_| damaged("a document that is no JSON"))?;
+        let doc = Doc::from_text(doc).map_err(|_| damaged("a document that is no JSON"))?;
         Ok((key, Row { version, doc, columns: cells.collect() }))
     }
 }

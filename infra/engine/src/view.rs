@@ -1,7 +1,12 @@
 //! Read models as folds. A view says which rows an event touches and what they become; where rows are kept is the read
 //! store's affair. A row is a JSON document with a few columns to find it by.
 
+use std::sync::Arc;
+
+use serde::de::DeserializeOwned;
+use serde::{Serialize, Serializer};
 use serde_json::Value;
+use serde_json::value::RawValue;
 
 use crate::event::Recorded;
 
@@ -38,9 +43,68 @@ pub struct Row {
     /// The version of the stream it reflects.
     pub version: u64,
     /// The document: what a GET answers.
-    pub doc: Value,
+    pub doc: Doc,
     /// The table's columns, in its order; text, integers or null.
     pub columns: Vec<Value>,
+}
+
+/// A JSON document as text: cheap to keep, to copy and to tell, and read only by whoever folds it.
+#[derive(Clone, Debug)]
+pub struct Doc(Arc<RawValue>);
+
+impl Doc {
+    /// The document of plain data.
+    ///
+    /// # Panics
+    /// If the value is no JSON (maps without text keys): a mistake of its type, not of its content.
+    pub fn of<T: Serialize + ?Sized>(value: &T) -> Self {
+        Self(serde_json::value::to_raw_value(value).expect("a document is plain data with text keys").into())
+    }
+
+    /// A document from its text.
+    ///
+    /// # Errors
+    /// If the text is no JSON.
+    pub fn from_text(text: String) -> Result<Self, serde_json::Error> {
+        RawValue::from_string(text).map(|raw| Self(raw.into()))
+    }
+
+    /// Its text.
+    pub fn text(&self) -> &str {
+        self.0.get()
+    }
+
+    /// What it says, as plain data.
+    ///
+    /// # Errors
+    /// If it says something else.
+    pub fn read<T: DeserializeOwned>(&self) -> Result<T, serde_json::Error> {
+        serde_json::from_str(self.text())
+    }
+
+    /// What it says, member by member.
+    pub fn value(&self) -> Value {
+        self.read().expect("a document is JSON")
+    }
+}
+
+impl From<Value> for Doc {
+    fn from(value: Value) -> Self {
+        Self::of(&value)
+    }
+}
+
+/// Two documents are equal if they say the same, however it is written.
+impl PartialEq for Doc {
+    fn eq(&self, other: &Self) -> bool {
+        self.text() == other.text() || self.value() == other.value()
+    }
+}
+
+impl Serialize for Doc {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        self.0.serialize(serializer)
+    }
 }
 
 /// Names one row: table and key.

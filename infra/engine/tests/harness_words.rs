@@ -79,7 +79,7 @@ impl View for Balances {
             BankEvent::Opened | BankEvent::Noted(_) => before,
         };
         let doc = serde_json::json!({ "balance": balance });
-        Some(Row { version: event.meta.version.0, columns: vec![balance.into()], doc })
+        Some(Row { version: event.meta.version.0, columns: vec![balance.into()], doc: doc.into() })
     }
 }
 
@@ -89,7 +89,7 @@ fn rows_are_the_fold_of_events() {
         history([(ann(), BankEvent::Opened), (ann(), BankEvent::Deposited(5)), (ann(), BankEvent::Withdrawn(2))]);
     let rows = rows(&Balances, events.recorded());
     let row = rows.row("balances", "shop~1").expect("a row");
-    assert_eq!((row.version, &row.doc["balance"]), (3, &serde_json::json!(3)));
+    assert_eq!((row.version, &row.doc.value()["balance"]), (3, &serde_json::json!(3)));
     assert_eq!(rows.row("balances", "shop~2"), None);
     assert_eq!(rows.iter().count(), 1);
 }

@@ -2,7 +2,7 @@
 //! tells it. Nothing here waits; the `projections` workers and the read store do.
 
 use engine::event::Recorded;
-use engine::view::{Column, ColumnKind, Row, RowKey, Table, View};
+use engine::view::{Column, ColumnKind, Doc, Row, RowKey, Table, View};
 use schemas::event::ShopEvent;
 use schemas::id::Subject;
 use schemas::resource::Fold;
@@ -91,13 +91,12 @@ impl View for ShopView {
 /// # Panics
 /// If the document is not of this resource: the row was written by another program, and the projection parks its key.
 fn fold<R: Fold + Serialize + DeserializeOwned>(
-    doc: Option<Value>,
+    doc: Option<Doc>,
     event: &Recorded<ShopEvent>,
     shown: impl FnOnce(&R) -> (u64, Vec<Value>),
 ) -> Option<Row> {
-    let before = doc.map(|doc| serde_json::from_value(doc).expect("a row holds the document its view wrote"));
+    let before = doc.map(|doc| doc.read().expect("a row holds the document its view wrote"));
     let after = R::evolve(before, &event.event, &event.meta)?;
     let (version, columns) = shown(&after);
-    let doc = serde_json::to_value(&after).expect("resources are plain data with text keys");
-    Some(Row { version, doc, columns })
+    Some(Row { version, doc: Doc::of(&after), columns })
 }

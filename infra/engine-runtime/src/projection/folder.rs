@@ -14,7 +14,7 @@ use engine::read_store::Batch;
 use engine::record::{Body, Header, Kind, Record};
 use engine::stream::StreamId;
 use engine::time::Timestamp;
-use engine::view::{Row, RowKey, View};
+use engine::view::{Doc, Row, RowKey, View};
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
 use tracing::error;
@@ -463,5 +463,5 @@ fn parked_key(stream: &StreamId) -> RowKey {
 fn parked_row(doc: &ParkedDoc) -> Row {
     let columns = vec![Value::from(doc.parked.partition.0)];
     let version = doc.parked.version.0;
-    Row { version, doc: serde_json::to_value(doc).expect("a parked stream is plain JSON"), columns }
+    Row { version, doc: Doc::of(doc), columns }
 }

@@ -393,7 +393,7 @@ async fn read_parked(store: &Arc<dyn ReadStore>) -> Result<BTreeMap<StreamId, Pa
         let full = page.len() == PARKED_PAGE as usize;
         after = page.last().map(|(key, _)| (serde_json::Value::Null, key.clone()));
         for (key, row) in page {
-            let doc = serde_json::from_value::<ParkedDoc>(row.doc);
+            let doc = row.doc.read::<ParkedDoc>();
             let doc = doc.map_err(|why| store_fault(StoreFault::Damaged(format!("parked {key}: {why}"))))?;
             let stream = StreamId { tenant: doc.parked.tenant.clone(), name: doc.parked.stream.clone() };
             parked.insert(stream, doc);

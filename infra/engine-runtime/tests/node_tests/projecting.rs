@@ -46,9 +46,9 @@ impl View for Jars {
     fn evolve(&self, _key: &RowKey, row: Option<Row>, event: &Recorded<Happened>) -> Option<Row> {
         let Happened::Added { amount } = event.event else { return row };
         assert!(amount != 13 || self.cured.load(Ordering::SeqCst), "thirteen");
-        let before = row.map_or(0, |row| row.doc["filled"].as_u64().unwrap());
+        let before = row.map_or(0, |row| row.doc.value()["filled"].as_u64().unwrap());
         let doc = json!({ "filled": before + amount });
-        Some(Row { version: event.meta.version.0, doc, columns: Vec::new() })
+        Some(Row { version: event.meta.version.0, doc: doc.into(), columns: Vec::new() })
     }
 }
 
@@ -73,7 +73,7 @@ fn new_store() -> Arc<dyn ReadStore> {
 async fn filled(store: &Arc<dyn ReadStore>, name: &str) -> Option<u64> {
     let key = RowKey { table: "jars", key: jar(name).to_string() };
     let found = store.load(vec![key.clone()]).await.unwrap();
-    found.get(&key).map(|row| row.doc["filled"].as_u64().unwrap())
+    found.get(&key).map(|row| row.doc.value()["filled"].as_u64().unwrap())
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]

@@ -7,7 +7,6 @@ use std::fmt::Write as _;
 
 use engine::view::{ColumnKind, Row};
 use serde::Serialize;
-use serde_json::Value;
 
 use super::{Dialect, quoted};
 use crate::connection::Bind;
@@ -80,7 +79,11 @@ impl Dialect for SqliteDialect {
             }
             json.push(b'[');
             append(&mut json, key);
-            for value in [&Value::from(row.version), &row.doc].into_iter().chain(&row.columns) {
+            json.push(b',');
+            append(&mut json, &row.version);
+            json.push(b',');
+            json.extend_from_slice(row.doc.text().as_bytes());
+            for value in &row.columns {
                 json.push(b',');
                 append(&mut json, value);
             }

@@ -67,7 +67,7 @@ pub(crate) async fn memory(tables: &[Table]) -> SqlReadStore {
 
 pub(crate) fn order(status: &str, version: u64) -> Row {
     let columns = vec![json!(status), Value::Null, json!(version)];
-    Row { version, doc: json!({ "status": status, "version": version }), columns }
+    Row { version, doc: json!({ "status": status, "version": version }).into(), columns }
 }
 
 pub(crate) fn key(key: &str) -> RowKey {

@@ -112,7 +112,7 @@ async fn nothing_in_a_key_a_column_or_a_document_is_special() {
     let rows = strange.iter().map(|text| {
         let doc =
             json!({ (*text): [text, { "nested": text, "n": [0, -1, 1.5, 1e300, u64::MAX, i64::MIN, true, null] }] });
-        (*text, Row { version: 1, doc, columns: vec![json!(text), Value::Null, json!(i64::MIN)] })
+        (*text, Row { version: 1, doc: doc.into(), columns: vec![json!(text), Value::Null, json!(i64::MIN)] })
     });
     let rows = rows.collect::<Vec<_>>();
     let write = rows.iter().map(|(key, row)| (*key, Some(row.clone()))).collect::<Vec<_>>();
@@ -146,7 +146,7 @@ async fn documents_may_be_any_json() {
     for (offset, doc) in
         [json!(null), json!("text"), json!(1.25), json!([]), json!({}), json!(true)].into_iter().enumerate()
     {
-        let row = Row { doc, ..order("open", 1) };
+        let row = Row { doc: doc.into(), ..order("open", 1) };
         let was = (offset > 0).then(|| checkpoint(offset as u64));
         store.commit(batch([("a", Some(row.clone()))], was, checkpoint(offset as u64 + 1))).await.unwrap();
         assert_eq!(load(&store, ["a"]).await, [("a".to_owned(), row)]);
@@ -160,7 +160,7 @@ async fn pages_of_any_size_join_to_the_whole() {
     let values = [Value::Null, json!(-5), json!(0), json!(i64::MAX), json!(i64::MIN)];
     let rows = (0..40_usize).map(|n| {
         let columns = vec![json!(["open", "paid"][n % 2]), json!(format!("c{}", n % 3)), values[n % 5].clone()];
-        (format!("k{:02}", n * 7 % 40), Row { version: 1, doc: json!(n), columns })
+        (format!("k{:02}", n * 7 % 40), Row { version: 1, doc: json!(n).into(), columns })
     });
     let rows = rows.collect::<Vec<_>>();
     store

@@ -21,7 +21,7 @@ pub(super) fn kettle_key(key: &str) -> RowKey {
 pub(super) fn kettle(colour: impl Into<Value>, litres: impl Into<Value>, boiled_at: impl Into<Value>) -> Row {
     let (colour, litres, boiled_at) = (colour.into(), litres.into(), boiled_at.into());
     let doc = json!({ "colour": colour, "litres": litres, "boiled_at": boiled_at });
-    Row { version: 1, doc, columns: vec![colour, litres, boiled_at] }
+    Row { version: 1, doc: doc.into(), columns: vec![colour, litres, boiled_at] }
 }
 
 pub(super) fn checkpoint(next_offset: u64) -> Checkpoint {
