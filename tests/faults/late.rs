@@ -91,7 +91,7 @@ async fn an_authorization_that_comes_after_the_cancel_holds_no_money() {
                 docket = house.start().await;
             }
             house.settle(&docket).await;
-            // Long enough for what the dead one had asked to have landed by now.
+            // After a kill the authorization is asked for again, beside its undo: whichever comes last must change nothing.
             until(&docket.client(), &format!("/v1/sagas/{id}"), |saga| saga["state"] == "compensated").await;
         }
     }

@@ -96,6 +96,9 @@ async fn a_log_damaged_in_its_middle_is_refused_with_file_and_offset() {
     assert!(fault.what.contains("exit status: 1"), "{fault}");
     let name = segment.file_name().and_then(|name| name.to_str()).expect("a segment has a name");
     assert!(fault.printed.contains(name), "the file is not named: {fault}");
+    // The group that the bit is in begins at or before it.
+    let told = fault.printed.split("at byte ").nth(1).and_then(|rest| rest.split(':').next()?.parse::<u64>().ok());
+    assert!(told.is_some_and(|byte| byte <= at), "the byte is not named, or not near {at}: {fault}");
     // Made good again, it is the log it was.
     file.write_all_at(&byte, at).expect("the segment can be written");
     let docket = house.start().await;
