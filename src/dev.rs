@@ -395,10 +395,12 @@ fn greet(data: &Data, address: SocketAddr, took: Duration, demo: bool) {
     }
     println!("  stop     Ctrl-C; what was acknowledged is safe, also after kill -9");
     println!("Next, in another terminal:");
+    // As it was called here, so that the line can be typed as it stands.
+    let me = std::env::args().next().unwrap_or_else(|| "docket".to_owned());
     let server = if address.port() == 8080 { String::new() } else { format!(" --server http://{address}") };
     if demo {
-        println!("  docket{server} order list");
+        println!("  {me}{server} order list");
     } else {
-        println!("  docket{server} stock set shop-1 beans-1kg 100");
+        println!("  {me}{server} stock set shop-1 beans-1kg 100");
     }
 }
