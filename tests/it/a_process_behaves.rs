@@ -108,7 +108,7 @@ fn it_greets_in_a_few_lines_logs_json_lines_and_ends_with_0() {
     let second = greeting.next().expect("a line").expect("text");
     assert!(second.contains("http://127.0.0.1:") && !second.contains(":0/"), "the port that it picked: {second}");
     let rest: Vec<String> =
-        greeting.by_ref().map_while(Result::ok).take_while(|line| !line.contains("docket --server")).collect();
+        greeting.by_ref().map_while(Result::ok).take_while(|line| !line.contains(" --server ")).collect();
     assert!(rest.len() < 8, "{rest:?}");
     assert_eq!(terminate(&mut child), Some(0));
     let mut log = String::new();
