@@ -111,7 +111,9 @@ fn request(dice: &mut Dice, client: usize, command: BankCommand, precondition: P
     // A precondition is part of what is asked.
     let asked = format!("{command:?} {precondition:?}");
     let fingerprint = Fingerprint(xxhash_rust::xxh3::xxh3_128(asked.as_bytes()).to_le_bytes());
-    let id = CommandId(Uuid::from_u64_pair(dice.any(), dice.any()));
+    // Version 4: bits that happen to tell a time long past would expire.
+    let random = Uuid::from_u64_pair(dice.any(), dice.any()).into_bytes();
+    let id = CommandId(uuid::Builder::from_random_bytes(random).into_uuid());
     Request {
         client,
         ask: Ask::Command,
