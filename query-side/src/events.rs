@@ -24,6 +24,7 @@ use serde::{Deserialize, Serialize};
 use serde_json::json;
 
 use crate::QuerySide;
+use crate::resources::reflected;
 use crate::streams::unreadable;
 use crate::wire::WireEvent;
 
@@ -108,11 +109,13 @@ async fn events<R: Reactor<Event = ShopEvent>>(
     if places.len() != usize::from(side.node.genesis().partitions) {
         return Err(Problem::bad_cursor());
     }
-    let reader = Reader::new(side.clone(), places, wanted);
+    let mut reader = Reader::new(side.clone(), places, wanted);
     if streamed {
-        return Ok(ndjson(reader.stream(follow), follow.then_some(KEEP_ALIVE)));
+        // Where the lines begin, and what is there before the first is read: they reflect that much at least.
+        let mut positions = reflected_by(&reader.places());
+        positions.reach_all(&reflected_by(&side.ends()));
+        return Ok(ndjson(reader.stream(follow), follow.then_some(KEEP_ALIVE), &positions));
     }
-    let mut reader = reader;
     let mut items = Vec::new();
     let log = side.node.genesis().log;
     while items.len() < limit && reader.looked_at < LOOKED_AT_MAX {
@@ -122,12 +125,18 @@ async fn events<R: Reactor<Event = ShopEvent>>(
         }
     }
     let places = reader.places();
-    let mut positions = Positions::default();
-    for (partition, place) in (0..).map(Partition).zip(&places) {
-        positions.reach_all(&crate::resources::reflected(partition, place.fold.next_offset));
-    }
+    let positions = reflected_by(&places);
     let body = json!({"items": items, "next_cursor": side.cursors.seal(&scope, &places)});
     Ok(Reply::json(StatusCode::OK, &body).positions(&positions).vary_accept().into_response())
+}
+
+/// What a reader that stands in these places has behind it.
+fn reflected_by(places: &[Place]) -> Positions {
+    let mut positions = Positions::default();
+    for (partition, place) in (0..).map(Partition).zip(places) {
+        positions.reach_all(&reflected(partition, place.fold.next_offset));
+    }
+    positions
 }
 
 impl<R: Reactor<Event = ShopEvent>> QuerySide<R> {

@@ -119,8 +119,9 @@ async fn events<R: Reactor<Event = ShopEvent>>(
     }
     let range = Range { stream, from: Version(from), to: Version(to.unwrap_or(u64::MAX)), direction };
     if streamed {
-        let keep_alive = follow.then_some(KEEP_ALIVE);
-        return Ok(ndjson(side.stream(range, follow), keep_alive));
+        // Taken before the first line is read: the lines reflect that much at least.
+        let positions = side.index_at(partition);
+        return Ok(ndjson(side.stream(range, follow), follow.then_some(KEEP_ALIVE), &positions));
     }
     side.page(range, limit, cursor).await
 }

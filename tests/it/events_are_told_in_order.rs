@@ -12,6 +12,8 @@ use crate::platform::{Shop, Told, text};
 
 /// The lines of an answer as they come.
 struct Lines {
+    /// `Docket-Position` of the answer.
+    position: String,
     bytes: futures::stream::BoxStream<'static, Vec<u8>>,
     buffer: Vec<u8>,
 }
@@ -23,8 +25,18 @@ impl Lines {
         let response = request.send().await.expect("an answer");
         assert_eq!(response.status(), 200, "{path}");
         assert_eq!(response.headers()["content-type"], "application/x-ndjson");
+        let position = response.headers()["docket-position"].to_str().expect("digits").to_owned();
         let bytes = response.bytes_stream().map(|chunk| chunk.expect("the connection holds").to_vec());
-        Self { bytes: bytes.boxed(), buffer: Vec::new() }
+        Self { position, bytes: bytes.boxed(), buffer: Vec::new() }
+    }
+
+    /// What it said to reflect before its first line.
+    fn reflected(&self) -> BTreeMap<u64, u64> {
+        let parse = |one: &str| {
+            let (partition, offset) = one.trim().split_once(':').expect("partition and offset");
+            (partition.parse().expect("a number"), offset.parse().expect("a number"))
+        };
+        self.position.split(',').map(parse).collect()
     }
 
     /// The next event; empty lines only say that the stream lives.
@@ -45,6 +57,13 @@ impl Lines {
 
 fn versions(events: &[Value]) -> Vec<u64> {
     events.iter().map(|event| event["version"].as_u64().expect("a version")).collect()
+}
+
+/// Partition and offset of an event.
+fn position(event: &Value) -> (u64, u64) {
+    let text = text(&event["position"]);
+    let (partition, offset) = text.split_once(':').expect("partition and offset");
+    (partition.parse().expect("a number"), offset.parse().expect("a number"))
 }
 
 /// A stock with this many events.
@@ -128,6 +147,47 @@ async fn lines_tell_the_whole_range_and_go_on_if_asked() {
         shop.count("b", version).await;
         assert_eq!(lines.next().await["version"], version);
     }
+}
+
+#[tokio::test]
+async fn lines_say_what_they_reflect_before_the_first_of_them() {
+    let shop = Shop::open().await;
+    let path = counted(&shop, "b", 3).await;
+    let made = shop.count("b", 4).await.positions()[0];
+    let lines = async |path: &str, min_position: &str| {
+        let headers = [("accept", "application/x-ndjson"), ("docket-min-position", min_position)];
+        let reply = shop.get_with(path, &headers).await.is(200);
+        assert_eq!(reply.header("vary"), Some("accept"));
+        let events = reply.text.lines().map(|line| serde_json::from_str(line).expect("a line is JSON"));
+        (reply.positions().into_iter().collect::<BTreeMap<_, _>>(), events.collect::<Vec<Value>>())
+    };
+    let min_position = format!("{}:{}", made.0, made.1);
+    for query in ["", "?from_version=4", "?direction=backward", "?to_version=2", "?from_version=9"] {
+        let (reflected, _) = lines(&format!("{path}{query}"), &min_position).await;
+        assert_eq!(reflected.keys().collect::<Vec<_>>(), [&made.0], "a stream lies in one partition");
+        assert!(reflected[&made.0] >= made.1, "{query}: {reflected:?} is older than {made:?}");
+    }
+    let mine = format!("/v1/events?stream_prefix=stock-{}", shop.location);
+    let (reflected, events) = lines(&mine, &min_position).await;
+    assert!(reflected[&made.0] >= made.1, "{reflected:?} is older than {made:?}");
+    assert_eq!(versions(&events), [1, 2, 3, 4], "what is said to be reflected is told");
+    // Also where nothing in it is wanted.
+    let (reflected, events) = lines(&format!("{mine}&until=2001-01-01T00:00:00Z"), &min_position).await;
+    assert!(reflected[&made.0] >= made.1 && events.is_empty(), "{reflected:?} {events:?}");
+}
+
+#[tokio::test]
+async fn who_follows_from_the_end_is_told_where_that_is() {
+    let shop = Shop::open().await;
+    let made = shop.count("b", 1).await.positions()[0];
+    let mine = format!("stream_prefix=stock-{}", shop.location);
+    let mut lines = Lines::of(&shop, &format!("/v1/events?from=end&follow=true&{mine}")).await;
+    let end = lines.reflected();
+    assert!(end[&made.0] >= made.1, "{end:?} is older than {made:?}");
+    shop.count("b", 2).await;
+    let next = lines.next().await;
+    assert_eq!(next["version"], 2);
+    assert!(position(&next).1 > end[&made.0], "{next} was at the end already: {end:?}");
 }
 
 #[tokio::test]

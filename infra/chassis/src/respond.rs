@@ -198,7 +198,9 @@ impl<const N: usize> Write for Text<N> {
 /// Streams items as one JSON line each. While nothing comes, an empty line is sent every `keep_alive` (if given). An item
 /// that is an error breaks the connection off instead of ending the body, so that nobody takes a part for the whole. An
 /// endless stream has to end when the server drains: `items.take_until(shutdown.cancelled_owned())`.
-pub fn ndjson<S, T, E>(items: S, keep_alive: Option<Duration>) -> Response
+///
+/// The header goes out before the first item is read, so `positions` are those that the items reflect at least.
+pub fn ndjson<S, T, E>(items: S, keep_alive: Option<Duration>, positions: &Positions) -> Response
 where
     S: Stream<Item = Result<T, E>> + Send + 'static,
     T: Serialize + Send + 'static,
@@ -219,6 +221,11 @@ where
     let headers = response.headers_mut();
     headers.insert(CONTENT_TYPE, HeaderValue::from_static(NDJSON));
     headers.insert(CACHE_CONTROL, HeaderValue::from_static("no-cache"));
+    // What is streamed as lines is told in pages as well.
+    headers.insert(VARY, HeaderValue::from_static("accept"));
+    if let Some(value) = positions_value(positions) {
+        headers.insert(DOCKET_POSITION, value);
+    }
     // Proxies that gather answers would hold a stream back.
     headers.insert(HeaderName::from_static("x-accel-buffering"), HeaderValue::from_static("no"));
     response

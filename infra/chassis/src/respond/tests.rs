@@ -79,7 +79,7 @@ async fn a_total_counts_from_the_request() {
 #[tokio::test]
 async fn a_stream_has_a_line_per_item() {
     let items = futures::stream::iter([Ok::<_, axum::BoxError>(json!({"a": "x\ny"})), Ok(json!(2))]);
-    let response = ndjson(items, None);
+    let response = ndjson(items, None, &Positions::default());
     assert_eq!(header(&response, "content-type"), Some("application/x-ndjson"));
     assert_eq!(text(response).await, "{\"a\":\"x\\ny\"}\n2\n");
 }
@@ -90,11 +90,11 @@ async fn a_quiet_stream_says_that_it_lives() {
         tokio::time::sleep(Duration::from_secs(40)).await;
         Ok::<_, axum::BoxError>(1)
     });
-    assert_eq!(text(ndjson(items, Some(KEEP_ALIVE))).await, "\n\n1\n");
+    assert_eq!(text(ndjson(items, Some(KEEP_ALIVE), &Positions::default())).await, "\n\n1\n");
 }
 
 #[tokio::test]
 async fn a_stream_that_fails_breaks_off() {
     let items = futures::stream::iter([Ok(1), Err(axum::BoxError::from("the log is damaged"))]);
-    assert!(ndjson(items, None).into_body().collect().await.is_err());
+    assert!(ndjson(items, None, &Positions::default()).into_body().collect().await.is_err());
 }
