@@ -243,6 +243,8 @@ pub enum GatewayCall {
     Void {
         /// Of which payment.
         payment_id: PaymentId,
+        /// With which token it was asked for: the gateway may hear of the payment for the first time.
+        token: String,
     },
     /// Give money back.
     Refund {

@@ -237,3 +237,18 @@ async fn the_ledger_has_one_row_per_payment() {
     assert_eq!((&row["authorized"], &row["currency"]), (&json!(250), &json!("EUR")));
     assert!(row["calls"].as_u64().is_some_and(|calls| calls >= 2) && row["key"].is_string(), "{row}");
 }
+
+#[tokio::test]
+async fn a_free_payment_whose_gateway_is_down_is_voided_when_it_is_healed() {
+    let shop = Shop::alone().await;
+    let wait = [("prefer", "wait=0")];
+    let made = shop.post_with(Uuid::now_v7(), "/v1/payments", &wait, kit::shop::payment(100, "tok_down")).await.is(201);
+    let path = format!("/v1/payments/{}", made.text("payment_id"));
+    let wait = [("prefer", "wait=1")];
+    let voiding = shop.post_with(Uuid::now_v7(), &format!("{path}/void"), &wait, json!({})).await.is(200);
+    assert_eq!((&voiding.body["status"], &voiding.body["in_flight"]), (&json!("pending"), &json!("void")));
+    shop.send(reqwest::Method::POST, "/dev/gateway/heal", &[], None).await.is(200);
+    shop.until(&path, |payment| payment["status"] == "voided" && payment["in_flight"].is_null()).await;
+    assert_eq!(shop.money(&made.text("payment_id")).await, [0, 0, 0, 0]);
+    shop.is_sound().await;
+}

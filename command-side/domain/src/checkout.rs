@@ -4,7 +4,8 @@
 //! Few records: the answer to the last step of a kind is recorded together with the intent of the next. Stock commands
 //! are owed by the checkout under ids that only an operator's word changes; so are the gateway calls for its payment, so
 //! that a parked checkout is quiet and every failed try is counted here. A step that may still land late is undone like
-//! one that was done, never assumed absent.
+//! one that was done, never assumed absent; an authorization nobody answered is barred at once on our side, and at the
+//! gateway when the stock is back, for which nobody has to wait who cannot be reached.
 
 mod answers;
 mod decisions;
@@ -64,6 +65,18 @@ pub(crate) struct Errand {
     pub(crate) work: Work,
 }
 
+impl Errand {
+    /// The version of the payment's intent that it carries out, if it is the payment's.
+    fn intent(&self) -> Option<u64> {
+        match (self.kind, &self.work) {
+            (_, Work::UndoAsked(undo)) => Some(undo.intent),
+            (StepKind::Authorize, Work::Do) => Some(CheckoutPlanned::AUTHORIZE_INTENT),
+            (StepKind::Capture, Work::Do) => Some(CheckoutPlanned::CAPTURE_INTENT),
+            _ => None,
+        }
+    }
+}
+
 /// Which way.
 #[derive(Clone, Debug, PartialEq)]
 pub(crate) enum Work {
@@ -91,10 +104,10 @@ impl CheckoutState {
         };
         state.shown = Saga::evolve(Some(state.shown), event, meta)?;
         match event {
-            ShopEvent::CheckoutStepDone(done) => state.answered(done.position, meta),
-            ShopEvent::CheckoutStepFailed(failed) => state.answered(failed.position, meta),
-            ShopEvent::CheckoutStepUndone(undone) => state.answered(undone.position, meta),
-            ShopEvent::CheckoutStepSkipped(_) => state.answered(None, meta),
+            ShopEvent::CheckoutStepDone(done) => state.answered(&done.step, done.position, meta),
+            ShopEvent::CheckoutStepFailed(failed) => state.answered(&failed.step, failed.position, meta),
+            ShopEvent::CheckoutStepUndone(undone) => state.answered(&undone.step, undone.position, meta),
+            ShopEvent::CheckoutStepSkipped(skipped) => state.answered(&skipped.step, None, meta),
             ShopEvent::CheckoutStepRetried(retried) => state.failures = retried.attempt,
             ShopEvent::CheckoutUndoRequested(asked) => {
                 state.undo = Some(asked.clone());
@@ -106,7 +119,7 @@ impl CheckoutState {
         Some(state)
     }
 
-    fn answered(&mut self, position: Option<engine::position::Position>, meta: &EventMeta) {
+    fn answered(&mut self, step: &str, position: Option<engine::position::Position>, meta: &EventMeta) {
         if let Some(position) = position {
             self.positions.reach(position);
             // Only answers from other streams are recorded by commands to this one.
@@ -114,7 +127,8 @@ impl CheckoutState {
         }
         self.began_at = meta.recorded_at;
         self.failures = 0;
-        self.undo = None;
+        // A void that waits until the stock is back outlives the answers to that.
+        self.undo.take_if(|undo| undo.step == step);
     }
 
     pub(crate) fn remembers(&self, id: CommandId) -> Option<Version> {

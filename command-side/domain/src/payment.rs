@@ -169,7 +169,7 @@ impl PaymentState {
                 GatewayCall::Authorize { payment_id, amount: self.asked.amount, token: self.asked.token.clone() }
             }
             Intent::Capture { amount } => GatewayCall::Capture { payment_id, amount: *amount },
-            Intent::Void => GatewayCall::Void { payment_id },
+            Intent::Void => GatewayCall::Void { payment_id, token: self.asked.token.clone() },
             Intent::Refund { amount, .. } => GatewayCall::Refund { payment_id, amount: *amount },
         }
     }

@@ -117,7 +117,7 @@ pub(super) fn parts(call: &GatewayCall) -> (PaymentId, Verb, Option<Money>, Opti
             (*payment_id, Verb::Authorize, Some(*amount), Some(token))
         }
         GatewayCall::Capture { payment_id, amount } => (*payment_id, Verb::Capture, Some(*amount), None),
-        GatewayCall::Void { payment_id } => (*payment_id, Verb::Void, None, None),
+        GatewayCall::Void { payment_id, token } => (*payment_id, Verb::Void, None, Some(token)),
         GatewayCall::Refund { payment_id, amount } => (*payment_id, Verb::Refund, Some(*amount), None),
     }
 }

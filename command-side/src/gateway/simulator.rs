@@ -164,7 +164,8 @@ impl Inner {
         self.journal.flush(std::slice::from_ref(line)).wait().await
     }
 
-    /// How the payment's token behaves; only the call that authorizes names it, the books remember it for the others.
+    /// How the payment's token behaves. The first call of a payment names it, an authorization or a void that overtook it;
+    /// the books remember it for the others.
     fn manner(&self, payment: PaymentId, token: Option<&str>) -> Manner {
         match token {
             Some(token) => Manner::of(token),

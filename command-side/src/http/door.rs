@@ -158,7 +158,7 @@ pub(super) fn hear_second_answers(node: &Node<Shop>, gateway: &Simulator) {
 async fn hear_again(node: &Node<Shop>, key: CommandId, call: GatewayCall, answer: GatewayAnswer) {
     let (GatewayCall::Authorize { payment_id, .. }
     | GatewayCall::Capture { payment_id, .. }
-    | GatewayCall::Void { payment_id }
+    | GatewayCall::Void { payment_id, .. }
     | GatewayCall::Refund { payment_id, .. }) = &call;
     let stream = PaymentId::stream(*payment_id);
     let id = StreamId { tenant: Tenant::default(), name: stream.clone() };

@@ -214,7 +214,8 @@ impl Saga {
     }
 
     /// The step being carried out or undone, by its place: the first that is asked and not answered; backward, the last
-    /// that is not yet undone. One that was asked and not answered may still land, so it is undone like one that was done.
+    /// that is not yet undone. One that was asked and not answered may still land, so it is undone like one that was done;
+    /// an authorization nobody answered comes after all that was done, for its gateway may not answer the undo either.
     pub fn at_hand(&self) -> Option<usize> {
         if self.state.is_settled() {
             return None;
@@ -222,7 +223,16 @@ impl Saga {
         let open = |step: &Step| matches!(step.state, StepState::Running | StepState::Retrying);
         match self.direction {
             Direction::Forward => self.steps.iter().position(open),
-            Direction::Backward => self.steps.iter().rposition(|step| open(step) || step.state == StepState::Done),
+            Direction::Backward => {
+                let left = |step: &Step| open(step) || step.state == StepState::Done;
+                let last = self.steps.iter().rposition(left)?;
+                // An answer would have begun the step after it.
+                let unanswered = self.steps.get(last + 1).is_some_and(|next| next.state == StepState::Pending);
+                if unanswered && self.steps[last].name == "authorize_payment" {
+                    return self.steps[..last].iter().rposition(left).or(Some(last));
+                }
+                Some(last)
+            }
         }
     }
 

@@ -78,7 +78,9 @@ pub(crate) fn record_gateway(
     let places = Places { order: 1, checkout: 2, payment: 0 };
     let Some(mut draft) = Draft::new(states, places, context) else { return no_saga() };
     let intent = draft.payment.as_ref().and_then(|payment| payment.intent(version)).cloned();
-    let (Some(intent), Some(errand)) = (intent, draft.checkout.errand()) else { return Decision::nothing() };
+    // Not at hand, or no longer: what is asked for later is asked for then.
+    let errand = draft.checkout.errand().filter(|errand| errand.intent() == Some(version));
+    let (Some(intent), Some(errand)) = (intent, errand) else { return Decision::nothing() };
     match answer {
         GatewayAnswer::Done { expires_at } => done(&mut draft, version, intent, errand, *expires_at, context),
         GatewayAnswer::Refused { reason } => refused(&mut draft, version, intent, errand, reason),

@@ -97,7 +97,7 @@ fn not_actionable(why: &str) -> ShopDecision {
 impl Draft<'_> {
     /// Somebody settles this undo by hand.
     fn skip(&mut self, kind: StepKind, step: String, reason: String) {
-        let asked = self.checkout.undo.as_ref().map(|undo| undo.intent);
+        let asked = self.checkout.undo.as_ref().filter(|undo| undo.step == step).map(|undo| undo.intent);
         let open = asked.and_then(|version| Some((version, self.payment.as_ref()?.intent(version)?.clone())));
         match open {
             Some((_, Intent::Void)) => self.payment(PaymentVoidFailed { reason: reason.clone() }),

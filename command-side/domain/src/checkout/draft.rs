@@ -158,6 +158,13 @@ impl<'a> Draft<'a> {
         );
         self.order(OrderCancelled { reason, detail: detail.clone() });
         self.checkout(CheckoutCompensationStarted { reason, detail });
+        let authorize = self.checkout.step(StepKind::Authorize);
+        if matches!(authorize.state, StepState::Running | StepState::Retrying) {
+            // From this record on the promise is worth nothing, however late it comes. The gateway is told so last: while
+            // it cannot be reached, the stock need not wait for it.
+            let step = authorize.name.clone();
+            self.ask_void(&step);
+        }
         self.go_back();
     }
 

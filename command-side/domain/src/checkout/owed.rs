@@ -46,7 +46,7 @@ fn at_hand(checkout: &CheckoutState) -> Option<Pending<ShopCommand, GatewayCall>
         }
         (_, Work::UndoAsked(undo)) => match undo.refund {
             Some(amount) => call("refund", undo.intent, GatewayCall::Refund { payment_id, amount }),
-            None => call("void", undo.intent, GatewayCall::Void { payment_id }),
+            None => call("void", undo.intent, GatewayCall::Void { payment_id, token: plan.token.clone() }),
         },
         // Told in the same record as what they follow, or waiting for an operator.
         (StepKind::Confirm | StepKind::Authorize | StepKind::Capture, _) => return None,
@@ -87,11 +87,7 @@ pub(crate) fn heard(
         Heard::Returned(answer) => (id.derive("outcome"), answer.clone()),
         Heard::Outcome(..) | Heard::Invalid(_) => return None,
     };
-    let intent = match (&errand.kind, &errand.work) {
-        (_, Work::UndoAsked(undo)) => undo.intent,
-        (StepKind::Capture, _) => CheckoutPlanned::CAPTURE_INTENT,
-        _ => CheckoutPlanned::AUTHORIZE_INTENT,
-    };
+    let intent = errand.intent()?;
     let (payment_id, checkout_of) = (checkout.plan.payment_id, Some(order_id));
     Some((id, ShopCommand::RecordGateway { payment_id, checkout_of, intent, answer }))
 }

@@ -286,6 +286,82 @@ fn an_undo_that_keeps_failing_is_stuck_and_tried_for_ever() {
     all_is_well(&mut world);
 }
 
+/// Asked for money by a gateway that cannot be reached, and called off.
+fn called_off_while_the_gateway_is_down() -> ShopWorld {
+    let mut world = begun();
+    go(&mut world);
+    (0..6).for_each(|_| fail(&mut world));
+    world.submit(command_id(2), cancel(id())).unwrap();
+    world
+}
+
+#[test]
+fn stock_does_not_wait_for_a_gateway_that_never_answered() {
+    let mut world = called_off_while_the_gateway_is_down();
+    assert_eq!(the_payment(&world, id().payment()).in_flight, Some(InFlight::Void));
+    assert_eq!(pending(&world).id, id().errand("undo reserve_stock", 0));
+    go(&mut world);
+    assert_eq!(last_record(&world), ["CheckoutStepUndone"]);
+    assert_eq!(the_stock(&world, SHOP, BEANS), (10, 0));
+    assert_eq!(state(&world), SagaState::Compensating);
+    let void = id().payment().gateway_key("void", 2);
+    (0..4).for_each(|_| fail(&mut world));
+    assert_eq!(state(&world), SagaState::Compensating);
+    fail(&mut world);
+    assert_eq!((state(&world), pending(&world).id), (SagaState::StuckCompensating, void));
+    assert_eq!(step(&world, "authorize_payment").attempts, 5);
+    refused_to(&mut world, SagaDecision::Compensate);
+    refused_to(&mut world, SagaDecision::Resume);
+    say(&mut world, 3, SagaDecision::Retry);
+    // Under the same key: it may have been heard.
+    assert_eq!((state(&world), pending(&world).id, pending(&world).not_before), (SagaState::Compensating, void, None));
+    go(&mut world);
+    assert_eq!(last_record(&world), ["PaymentVoided", "CheckoutStepUndone", "CheckoutCompensated"]);
+    all_is_well(&mut world);
+}
+
+#[test]
+fn a_promise_that_was_given_is_taken_back_before_the_stock_is() {
+    let mut world = begun();
+    (0..2).for_each(|_| go(&mut world));
+    world.submit(command_id(2), cancel(id())).unwrap();
+    go(&mut world);
+    assert_eq!(last_record(&world), ["CheckoutStepUndone", "PaymentVoidRequested", "CheckoutUndoRequested"]);
+    // However often it fails: it was done, and undo goes in reverse.
+    for _ in 0..7 {
+        assert_eq!(pending(&world).id, id().payment().gateway_key("void", 3));
+        fail(&mut world);
+    }
+    go(&mut world);
+    assert_eq!(last_record(&world)[..2], ["PaymentVoided", "CheckoutStepUndone"]);
+}
+
+#[test]
+fn a_void_that_nobody_answers_is_given_up_by_hand() {
+    let mut world = called_off_while_the_gateway_is_down();
+    go(&mut world);
+    (0..5).for_each(|_| fail(&mut world));
+    say(&mut world, 3, SagaDecision::Skip);
+    assert_eq!(last_record(&world), ["PaymentVoidFailed", "CheckoutStepSkipped", "CheckoutCompensated"]);
+    assert_eq!(step(&world, "authorize_payment").state, StepState::Failed);
+    assert_eq!(the_payment(&world, id().payment()).in_flight, None);
+    assert!(agenda(&world).is_empty());
+    all_is_well(&mut world);
+}
+
+#[test]
+fn the_stock_given_up_by_hand_leaves_the_void_to_be_done() {
+    let mut world = called_off_while_the_gateway_is_down();
+    answered_with(&mut world, "internal");
+    assert_eq!(state(&world), SagaState::Parked);
+    say(&mut world, 3, SagaDecision::Skip);
+    assert_eq!(last_record(&world), ["CheckoutResumed", "CheckoutStepSkipped"]);
+    assert_eq!(pending(&world).id, id().payment().gateway_key("void", 2));
+    go(&mut world);
+    assert_eq!(the_payment(&world, id().payment()).status, PaymentStatus::Voided);
+    assert_eq!(state(&world), SagaState::Compensated);
+}
+
 #[test]
 fn cancelled_while_the_promise_is_on_its_way_the_payment_is_barred() {
     let mut world = begun();
@@ -302,9 +378,11 @@ fn cancelled_while_the_promise_is_on_its_way_the_payment_is_barred() {
     let record = ShopCommand::RecordGateway { payment_id, checkout_of, intent: 1, answer };
     world.submit(late.id.derive("outcome"), record).unwrap();
     assert_eq!(the_payment(&world, id().payment()).status, PaymentStatus::Pending);
+    assert_eq!(pending(&world).id, id().errand("undo reserve_stock", 0));
     go(&mut world);
-    assert_eq!(last_record(&world)[..2], ["PaymentVoided", "CheckoutStepUndone"]);
-    world.run_until_quiet();
+    assert_eq!(last_record(&world), ["CheckoutStepUndone"]);
+    go(&mut world);
+    assert_eq!(last_record(&world), ["PaymentVoided", "CheckoutStepUndone", "CheckoutCompensated"]);
     assert_eq!(world.outside().ledger()[0].voided, 2_000);
     all_is_well(&mut world);
 }
@@ -474,6 +552,7 @@ fn a_void_that_the_gateway_refuses_parks_and_is_asked_for_anew() {
     let mut world = begun();
     go(&mut world);
     world.submit(command_id(2), cancel(id())).unwrap();
+    go(&mut world);
     let first = pending(&world).id;
     refuse(&mut world, "out_of_order");
     assert_eq!(last_record(&world), ["CheckoutParked", "PaymentVoidFailed"]);

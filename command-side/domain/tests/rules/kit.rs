@@ -127,7 +127,7 @@ impl Gateway {
         let (id, verb) = match call {
             GatewayCall::Authorize { payment_id, .. } => (*payment_id, "authorize"),
             GatewayCall::Capture { payment_id, .. } => (*payment_id, "capture"),
-            GatewayCall::Void { payment_id } => (*payment_id, "void"),
+            GatewayCall::Void { payment_id, .. } => (*payment_id, "void"),
             GatewayCall::Refund { payment_id, .. } => (*payment_id, "refund"),
         };
         if self.refuses.contains(&verb) {

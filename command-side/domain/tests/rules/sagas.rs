@@ -333,6 +333,13 @@ fn a_gateway_that_stays_down_for_five_minutes_ends_the_checkout_and_bars_the_pay
     assert!((300_000..=310_000).contains(&waited_ms), "{waited_ms}");
     let cancellation = the_order(&world, order_id(ID)).cancellation.clone().unwrap();
     assert_eq!(cancellation.reason, CancelReason::PaymentUnreachable);
+    // The stock is back at once; the payment is barred as soon as somebody answers.
+    let at = |kind: &str| {
+        let recorded = history.recorded().iter().rfind(|recorded| recorded.event.event_type() == kind).unwrap();
+        recorded.meta.recorded_at.micros_since(began) / 1_000
+    };
+    assert!(at("StockReleased") < waited_ms + 1_000, "{}", at("StockReleased"));
+    assert!((600_000..620_000).contains(&at("PaymentVoided")), "{}", at("PaymentVoided"));
     all_is_undone(&mut world);
 }
 
