@@ -1,11 +1,15 @@
 //! From placing to delivery and back: each station of an order, what it moves in stock and money, every way in which a
 //! card can misbehave, and every no that an order can get.
 
+use std::sync::Arc;
+use std::time::Duration;
+
+use kit::Clock;
 use kit::shop::{card, line, order};
 use serde_json::{Value, json};
 use uuid::Uuid;
 
-use crate::platform::{Shop, Told, at, id, text};
+use crate::platform::{Server, Shop, Told, at, id, step_of, text};
 
 fn euros(amount: i64) -> Value {
     json!({"amount": amount, "currency": "EUR"})
@@ -163,12 +167,7 @@ async fn a_gateway_that_is_down_is_asked_until_it_is_healed() {
     let order = shop.post("/v1/orders", shop.order_of("beans", 1, 100, Some("tok_down"))).await.is(201);
     let id = order.text("order_id");
     let retrying = shop.saga_until(&id, "retrying").await;
-    let step = retrying["steps"]
-        .as_array()
-        .expect("a list")
-        .iter()
-        .find(|step| step["name"] == "authorize_payment")
-        .expect("the step");
+    let step = step_of(&retrying, "authorize_payment");
     assert_eq!(step["state"], "retrying");
     assert!(step["last_error"].is_string() && retrying["next_attempt_at"].is_string(), "{retrying}");
     // Known before the gateway answers: reserved, not yet taken.
@@ -439,18 +438,87 @@ async fn an_order_is_paid_for_once_at_a_time() {
 }
 
 #[tokio::test]
-async fn a_cancelled_checkout_whose_gateway_is_down_is_undone_without_it() {
+async fn a_cancelled_checkout_whose_gateway_is_down_has_its_stock_back_and_waits_for_the_void() {
     let shop = Shop::alone().await;
     shop.count("beans", 5).await;
     let id = shop.post("/v1/orders", shop.order_of("beans", 2, 100, Some("tok_down"))).await.is(201).text("order_id");
     shop.saga_until(&id, "retrying").await;
     shop.post(&format!("/v1/orders/{id}/cancel"), json!({"reason": "customer"})).await.is(200);
     shop.until(&shop.stock_path("beans"), |stock| stock["available"] == 5).await;
+    shop.saga_until(&id, "stuck-compensating").await;
+    let payment = shop.get(&format!("/v1/orders/{id}")).await.text("payment_id");
+    assert_eq!(shop.ledger(&payment).await, None, "nobody has reached it");
+    // Started anew it knows nothing of the payment, and is as far away.
+    let shop = Shop::at(Arc::new(shop.server().kill_and_start_again().await));
+    let attempts = |saga: &Value| step_of(saga, "authorize_payment")["attempts"].as_u64().expect("a number");
+    let before = attempts(&shop.get(&format!("/v1/sagas/{id}")).await.body);
+    shop.until(&format!("/v1/sagas/{id}"), |saga| attempts(saga) > before).await;
+    assert_eq!(shop.get(&format!("/v1/payments/{payment}")).await.body["in_flight"], "void");
+    assert_eq!(shop.ledger(&payment).await, None, "nobody has reached it");
+    shop.is_sound().await;
     shop.send(reqwest::Method::POST, "/dev/gateway/heal", &[], None).await.is(200);
     shop.saga_until(&id, "compensated").await;
-    let payment = shop.get(&format!("/v1/orders/{id}")).await.text("payment_id");
-    let held = shop.ledger(&payment).await;
-    assert!(held.is_none_or(|row| row["captured"] == 0 && row["authorized"] == row["voided"]), "nothing came late");
+    assert_eq!(shop.get(&format!("/v1/payments/{payment}")).await.body["status"], "voided");
+    assert_eq!(shop.money(&payment).await, [0, 0, 0, 0], "nothing came late");
+    shop.is_sound().await;
+}
+
+/// Microseconds from one time to another, less than a day apart.
+fn micros_between(earlier: &Value, later: &Value) -> u64 {
+    const DAY: u64 = 24 * 60 * 60 * 1_000_000;
+    let of_day = |time: &Value| {
+        // 2026-11-21T13:42:09.474140Z
+        let time = text(time);
+        let digits: String = time[11..].chars().filter(char::is_ascii_digit).collect();
+        let number = |from: usize, to: usize| digits[from..to].parse::<u64>().expect("digits");
+        ((number(0, 2) * 60 + number(2, 4)) * 60 + number(4, 6)) * 1_000_000 + number(6, 12)
+    };
+    (of_day(later) + DAY - of_day(earlier)) % DAY
+}
+
+#[tokio::test]
+async fn a_gateway_that_stays_down_for_five_minutes_ends_the_order_as_payment_unreachable() {
+    let clock = Clock::new();
+    // Without a clock that can be set it takes the five minutes that it takes.
+    let within = Duration::from_secs(if clock.can_be_set() { 30 } else { 330 });
+    let shop = Shop::at(Arc::new(Server::start_by(&clock).await));
+    shop.count("beans", 5).await;
+    let id = shop.post("/v1/orders", shop.order_of("beans", 2, 100, Some("tok_down"))).await.is(201).text("order_id");
+    let (order, saga) = (format!("/v1/orders/{id}"), format!("/v1/sagas/{id}"));
+    let attempts = |saga: &Value| step_of(saga, "authorize_payment")["attempts"].as_u64().expect("a number");
+    // As if ten seconds had passed between tries, which is the longest wait.
+    for (number, ahead_s) in (5..=9).zip((0..).step_by(10)) {
+        clock.set_ahead(Duration::from_secs(ahead_s));
+        shop.until(&saga, |saga| attempts(saga) >= number).await;
+    }
+    assert_eq!(shop.counters("beans").await, (5, 2, 3), "promised meanwhile");
+    clock.set_ahead(Duration::from_secs(200));
+    let retrying = shop.until(&saga, |saga| attempts(saga) >= 10).await;
+    assert_eq!((&retrying["state"], &shop.get(&order).await.body["status"]), (&json!("retrying"), &json!("placed")));
+    clock.set_ahead(Duration::from_secs(301));
+    let cancelled = shop.until_within(within, &order, |order| order["status"] == "cancelled").await;
+    assert_eq!(cancelled["cancellation"], json!({"reason": "payment_unreachable", "detail": null}));
+    shop.until(&shop.stock_path("beans"), |stock| stock["available"] == 5).await;
+
+    let events = async |stream: String| {
+        shop.client().list(&format!("/v1/streams/{stream}/events")).await.unwrap_or_else(|why| panic!("{why}"))
+    };
+    let asked = &events(format!("payment-{}", text(&cancelled["payment_id"]))).await[0]["recorded_at"];
+    let ended = &cancelled["updated_at"];
+    assert!(micros_between(asked, ended) >= 300_000_000, "given up at {ended}, asked for at {asked}");
+    let events = events(format!("checkout-{id}")).await;
+    let called_off = events.iter().position(|event| event["type"] == "CheckoutCompensationStarted").expect("an event");
+    let waits: Vec<u64> = events[..called_off]
+        .iter()
+        .filter(|event| event["type"] == "CheckoutStepRetried")
+        .inspect(|event| assert!(micros_between(asked, &event["recorded_at"]) < 300_000_000, "too late: {event}"))
+        .map(|event| micros_between(&event["recorded_at"], &event["data"]["next_attempt_at"]) / 1_000)
+        .collect();
+    assert_eq!(waits[..8], [100, 200, 400, 800, 1_600, 3_200, 6_400, 10_000]);
+    assert!(waits[8..].iter().all(|wait| *wait == 10_000), "{waits:?}");
+
+    shop.send(reqwest::Method::POST, "/dev/gateway/heal", &[], None).await.is(200);
+    shop.saga_until(&id, "compensated").await;
     shop.is_sound().await;
 }
 
@@ -478,7 +546,7 @@ async fn what_a_customer_orders_settles_although_the_process_is_killed() {
         orders.push(shop.post("/v1/orders", body).await.is(201).text("order_id"));
     }
     let server = shop.server().kill_and_start_again().await;
-    let shop = Shop::at(std::sync::Arc::new(server));
+    let shop = Shop::at(Arc::new(server));
     let mut sold = 0;
     for id in orders {
         let settled = shop.until(&format!("/v1/orders/{id}"), |order| order["status"] != "placed").await;

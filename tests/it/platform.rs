@@ -5,7 +5,7 @@ use std::path::{Path, PathBuf};
 use std::sync::{Arc, Weak};
 use std::time::{Duration, Instant};
 
-use kit::{Client, Docket, Reply};
+use kit::{Client, Clock, Docket, Reply};
 use reqwest::Method;
 use serde_json::{Value, json};
 use tempfile::TempDir;
@@ -43,6 +43,13 @@ impl Server {
     pub(crate) async fn start(arguments: &[&str]) -> Self {
         let data = TempDir::with_prefix("docket-it-").expect("a folder for the test's data");
         let docket = Docket::start(data.path(), arguments).await;
+        Self { docket, data }
+    }
+
+    /// A server of the test's own that goes by this clock.
+    pub(crate) async fn start_by(clock: &Clock) -> Self {
+        let data = TempDir::with_prefix("docket-it-").expect("a folder for the test's data");
+        let docket = Docket::start_by(clock, data.path(), &[]).await;
         Self { docket, data }
     }
 
@@ -189,13 +196,18 @@ impl Shop {
 
     /// Waits until a resource is as wanted, and shows it.
     pub(crate) async fn until(&self, path: &str, wanted: impl Fn(&Value) -> bool) -> Value {
+        self.until_within(HAPPENS_WITHIN, path, wanted).await
+    }
+
+    /// Waits so long until a resource is as wanted, and shows it.
+    pub(crate) async fn until_within(&self, within: Duration, path: &str, wanted: impl Fn(&Value) -> bool) -> Value {
         let began = Instant::now();
         loop {
             let reply = self.get(path).await;
             if reply.status == 200 && wanted(&reply.body) {
                 return reply.body;
             }
-            assert!(began.elapsed() < HAPPENS_WITHIN, "{path} stays {} {}", reply.status, reply.body);
+            assert!(began.elapsed() < within, "{path} stays {} {}", reply.status, reply.body);
             tokio::time::sleep(LOOK_AGAIN_AFTER).await;
         }
     }
@@ -311,6 +323,12 @@ impl Told for Reply {
 /// A JSON text.
 pub(crate) fn text(value: &Value) -> String {
     value.as_str().unwrap_or_else(|| panic!("{value} is no text")).to_owned()
+}
+
+/// A saga's step.
+pub(crate) fn step_of<'a>(saga: &'a Value, name: &str) -> &'a Value {
+    let mut steps = saga["steps"].as_array().into_iter().flatten();
+    steps.find(|step| step["name"] == name).unwrap_or_else(|| panic!("no {name} in {saga}"))
 }
 
 /// `at("/lines", "wrong-length")` for comparing with [`Told::faults`].

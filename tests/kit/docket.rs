@@ -10,6 +10,7 @@ use std::time::{Duration, Instant};
 use rustix::process::{Pid, Signal, kill_process};
 
 use crate::client::Client;
+use crate::clock::Clock;
 
 /// How long a start may take before it counts as failed. Far above what is promised: who promises less measures
 /// [`Docket::ready_in`].
@@ -75,11 +76,24 @@ impl Docket {
     /// # Errors
     /// When it ended, or did not serve within a minute.
     pub async fn try_start(data: &Path, arguments: &[&str]) -> Result<Self, StartFault> {
+        Self::try_start_by(None, data, arguments).await
+    }
+
+    /// Starts `docket dev` on this directory with this wall clock and waits until it serves.
+    ///
+    /// # Panics
+    /// When it does not, with all it printed.
+    pub async fn start_by(clock: &Clock, data: &Path, arguments: &[&str]) -> Self {
+        Self::try_start_by(Some(clock), data, arguments).await.unwrap_or_else(|fault| panic!("{fault}"))
+    }
+
+    async fn try_start_by(clock: Option<&Clock>, data: &Path, arguments: &[&str]) -> Result<Self, StartFault> {
         let began = Instant::now();
         let mut child = Command::new(binary())
             .args(["dev", "--listen", "127.0.0.1:0", "--data"])
             .arg(data)
             .args(arguments)
+            .envs(clock.map(Clock::environment).unwrap_or_default())
             .stdin(Stdio::null())
             .stdout(Stdio::piped())
             .stderr(Stdio::piped())

@@ -98,23 +98,41 @@ fn bench() -> Done {
     step("cargo", &["run", "--release", "--package", "benches", "--", "all"])
 }
 
-/// What the tests want beyond Rust and a C compiler: `mkfs.xfs`, to cut the power under a real file system. Where it
-/// cannot be had those tests say so and are skipped.
+/// What the tests want beyond Rust and a C compiler: where one of these files is, the Debian package that brings them, and
+/// what comes of it where it cannot be had.
+const WANTED: [(&[&str], &str, &str); 2] = [
+    // To cut the power under a real file system.
+    (&["/usr/sbin/mkfs.xfs", "/sbin/mkfs.xfs"], "xfsprogs", "the power-cut tests will be skipped"),
+    // To set a server's clock ahead.
+    (
+        &[
+            "/usr/lib/x86_64-linux-gnu/faketime/libfaketimeMT.so.1",
+            "/usr/lib/aarch64-linux-gnu/faketime/libfaketimeMT.so.1",
+            "/usr/lib64/faketime/libfaketimeMT.so.1",
+            "/usr/lib/faketime/libfaketimeMT.so.1",
+        ],
+        "faketime",
+        "a test that waits five minutes will do so",
+    ),
+];
+
+/// Installs what is wanted and missing, if that can be done.
 fn set_up() -> Done {
-    let missing = !["/usr/sbin/mkfs.xfs", "/sbin/mkfs.xfs"].iter().any(|path| Path::new(path).exists());
+    let is_missing = |files: &[&str]| !files.iter().any(|path| Path::new(path).exists());
+    let missing: Vec<_> = WANTED.into_iter().filter(|(files, ..)| is_missing(files)).collect();
+    if missing.is_empty() {
+        return Ok(());
+    }
     let root = Command::new("id").arg("-u").output().is_ok_and(|id| id.stdout.starts_with(b"0"));
-    let apt = Path::new("/usr/bin/apt-get").exists();
-    if missing && root && apt {
+    if root && Path::new("/usr/bin/apt-get").exists() {
         let quiet = [("DEBIAN_FRONTEND", "noninteractive")];
-        let installed = step_with("apt-get", &["update", "-qq"], &quiet)
-            .and_then(|()| step_with("apt-get", &["install", "-qq", "--yes", "xfsprogs"], &quiet));
-        if installed.is_err() {
-            println!("xtask: xfsprogs cannot be installed; the power-cut tests will be skipped");
-        }
-    } else if missing {
-        println!(
-            "xtask: no mkfs.xfs (Debian: xfsprogs) and no right to install it; the power-cut tests will be skipped"
-        );
+        let packages = missing.iter().map(|(_, package, _)| *package);
+        let install: Vec<&str> = ["install", "-qq", "--yes"].into_iter().chain(packages).collect();
+        // What is still missing afterwards is told below.
+        let _ = step_with("apt-get", &["update", "-qq"], &quiet).and_then(|()| step_with("apt-get", &install, &quiet));
+    }
+    for (_, package, then) in missing.into_iter().filter(|(files, ..)| is_missing(files)) {
+        println!("xtask: {package} (a Debian package) is not here and cannot be installed; {then}");
     }
     Ok(())
 }
