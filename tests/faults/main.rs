@@ -4,6 +4,8 @@
 //! Knobs: `DOCKET_TEST_KILLS`, `DOCKET_TEST_CUTS`, `DOCKET_TEST_SEED`; `DOCKET_BIN` names another binary.
 
 mod cuts;
+mod disk;
+mod full;
 mod history;
 mod house;
 mod judge;

@@ -2,7 +2,7 @@
 //! there is and flushes once for all of it. A last line without its end was never answered and is cut.
 
 use std::fs::{File, OpenOptions};
-use std::io::{Read, Seek, SeekFrom, Write};
+use std::io::{self, ErrorKind, Read, Seek, SeekFrom, Write};
 use std::path::Path;
 use std::sync::mpsc;
 
@@ -77,22 +77,49 @@ impl Flushed {
     }
 }
 
-/// Writes until all senders are gone. After one failed write or flush nothing is certain about the file, so nothing more
-/// is written and every call is told so.
+/// Writes until all senders are gone. Where the disk is full, what was written of it is cut again and the calls are told
+/// so. After any other failure nothing is certain about the file, so nothing more is written and every call is told so.
 fn write(mut file: File, receiver: &mpsc::Receiver<Entry>) {
     let mut broken: Option<String> = None;
     while let Ok(first) = receiver.recv() {
         let mut waiting = vec![first];
         waiting.extend(receiver.try_iter().take(WAITING_MAX));
-        if broken.is_none() {
-            let bytes: Vec<u8> = waiting.iter().flat_map(|(bytes, _)| bytes.iter().copied()).collect();
-            if let Err(error) = file.write_all(&bytes).and_then(|()| file.sync_data()) {
-                tracing::error!(error = %error, "the gateway simulator's books cannot be written; it answers nothing more");
-                broken = Some(format!("the gateway's books cannot be written: {error}"));
+        let written = match &broken {
+            Some(why) => Err(why.clone()),
+            None => {
+                let bytes: Vec<u8> = waiting.iter().flat_map(|(bytes, _)| bytes.iter().copied()).collect();
+                keep(&mut file, &bytes).map_err(|trouble| match trouble {
+                    Trouble::Full(error) => format!("the gateway's books have no room: {error}"),
+                    Trouble::Failed(error) => {
+                        tracing::error!(error = %error, "the gateway simulator's books cannot be written; it answers nothing more");
+                        broken.insert(format!("the gateway's books cannot be written: {error}")).clone()
+                    }
+                })
             }
-        }
+        };
         for (_, done) in waiting {
-            let _ = done.send(broken.clone().map_or(Ok(()), Err));
+            let _ = done.send(written.clone());
         }
+    }
+}
+
+/// Why lines were not kept.
+enum Trouble {
+    /// No room; the file is as it was.
+    Full(io::Error),
+    /// Nobody knows what is in the file.
+    Failed(io::Error),
+}
+
+fn keep(file: &mut File, bytes: &[u8]) -> Result<(), Trouble> {
+    let end = file.stream_position().map_err(Trouble::Failed)?;
+    match file.write_all(bytes) {
+        Ok(()) => file.sync_data().map_err(Trouble::Failed),
+        Err(full) if matches!(full.kind(), ErrorKind::StorageFull | ErrorKind::QuotaExceeded) => {
+            let cut = file.set_len(end).and_then(|()| file.seek(SeekFrom::Start(end)));
+            cut.and_then(|_| file.sync_data()).map_err(Trouble::Failed)?;
+            Err(Trouble::Full(full))
+        }
+        Err(error) => Err(Trouble::Failed(error)),
     }
 }

@@ -39,7 +39,7 @@ use self::inbox::Knock;
 use self::loader::Loader;
 use self::saver::Saver;
 use self::shard_task::ShardTask;
-use self::shared::{Door, Shared, blocking};
+use self::shared::{Door, Shared, blocking, no_answer};
 use self::timers::Timers;
 use crate::history::History;
 use crate::outside::Outside;
@@ -374,8 +374,11 @@ impl<R: Reactor> Node<R> {
         // First the seat, then the look: what changes in between is reported to the seat.
         let watch = watches.register(stream.clone());
         let current = shared.current(&stream).await.map_err(|fault| {
-            error!(fault.code = "state-store-unreadable", error = %crate::chain(&fault), "cannot look a stream up");
-            NoAnswer::LogDamaged
+            let no = no_answer(&fault);
+            if no == NoAnswer::LogDamaged {
+                error!(fault.code = "state-store-unreadable", error = %crate::chain(&fault), "cannot look a stream up");
+            }
+            no
         })?;
         if let Some(current) = current {
             watches.report(&stream, &current);
@@ -483,7 +486,7 @@ impl<R: Reactor> Node<R> {
         shared.drain.cancel();
         shared.tasks.close();
         let in_time = tokio::time::timeout(within, shared.tasks.wait()).await.is_ok();
-        let saved = in_time && shared.saver.flush().await;
+        let saved = in_time && shared.saver.flush().await.is_ok();
         if saved {
             let saving = shared.clone();
             if let Err(fault) = blocking(move || saving.store.persist()).await {

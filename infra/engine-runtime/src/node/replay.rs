@@ -9,7 +9,7 @@ use engine::saga::Reactor;
 use engine::stream::{StreamId, StreamName, Tenant};
 use tracing::error;
 
-use super::shared::{Shared, blocking};
+use super::shared::{Shared, blocking, no_answer};
 
 /// Which record answers.
 pub(crate) enum Which {
@@ -57,9 +57,7 @@ async fn offset_of<R: Reactor>(
     version: Version,
 ) -> Result<Offset, NoAnswer> {
     // The record may be effective and not yet saved.
-    if !shared.saver.flush().await {
-        return Err(NoAnswer::LogDamaged);
-    }
+    shared.saver.flush().await.map_err(|fault| no_answer(&fault))?;
     let looking = shared.clone();
     let name = stream.name.clone();
     let found = blocking(move || looking.store.offset_of(&stream.tenant, &stream.name, version)).await;
@@ -89,15 +87,16 @@ async fn state_at<R: Reactor>(
 ) -> Result<Arc<R::State>, NoAnswer> {
     // Most repeats come soon: the stream often stands where it stood.
     let stream = StreamId { tenant: tenant.clone(), name: name.clone() };
-    let now = shared.current(&stream).await.map_err(|fault| damaged(position, &fault))?;
+    let now = shared.current(&stream).await.map_err(|fault| match no_answer(&fault) {
+        NoAnswer::LogDamaged => damaged(position, &fault),
+        no => no,
+    })?;
     if let Some(current) = now
         && current.version == version
     {
         return Ok(current.state);
     }
-    if !shared.saver.flush().await {
-        return Err(NoAnswer::LogDamaged);
-    }
+    shared.saver.flush().await.map_err(|fault| no_answer(&fault))?;
     match shared.history.state_at(tenant, name, version).await {
         Ok(Some(state)) => Ok(state),
         Ok(None) => {

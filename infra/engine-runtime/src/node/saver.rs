@@ -40,23 +40,39 @@ pub(crate) struct Saver<R: Reactor> {
     queue: Queue<Save<R>>,
     /// Moves with every batch that is in the store.
     saved: watch::Sender<u64>,
+    /// What it waits for if the disk has no room.
+    full: watch::Sender<Option<StoreFault>>,
     closing: AtomicBool,
 }
 
 impl<R: Reactor> Saver<R> {
     pub(crate) fn new() -> Self {
-        Self { queue: Queue::new(), saved: watch::channel(0).0, closing: AtomicBool::new(false) }
+        let (saved, full) = (watch::channel(0).0, watch::channel(None).0);
+        Self { queue: Queue::new(), saved, full, closing: AtomicBool::new(false) }
     }
 
     pub(crate) fn push_all(&self, saves: impl IntoIterator<Item = Save<R>>) {
         self.queue.push_all(saves);
     }
 
-    /// Waits until everything pushed before is in the store. False if it never will be.
-    pub(crate) async fn flush(&self) -> bool {
+    /// Waits until everything pushed before is in the store, but not for room on the disk.
+    ///
+    /// # Errors
+    /// [`StoreFault::Full`] while the disk has no room for it; any other if it never will be in the store.
+    pub(crate) async fn flush(&self) -> Result<(), StoreFault> {
+        let mut full = self.full();
         let (done, wait) = oneshot::channel();
         self.queue.push_urgent(Save::Flush(done));
-        wait.await.is_ok()
+        tokio::select! {
+            biased;
+            saved = wait => saved.map_err(|_| StoreFault::Damaged("nothing more can be saved".to_owned())),
+            Ok(full) = full.wait_for(Option::is_some) => Err(full.clone().expect("waited for")),
+        }
+    }
+
+    /// Why nothing can be saved for now, if so: the disk has no room.
+    pub(crate) fn full(&self) -> watch::Receiver<Option<StoreFault>> {
+        self.full.subscribe()
     }
 
     /// Moves whenever the store has taken more.
@@ -69,20 +85,21 @@ impl<R: Reactor> Saver<R> {
         self.queue.close();
     }
 
-    /// Writes a batch, and again while the disk has no room for it: shards stop taking by themselves meanwhile, and what
-    /// is acknowledged is in the log.
+    /// Writes a batch, and again while the disk has no room for it: shards turn commands away meanwhile, so that what room
+    /// there is stays for what follows them, and what is acknowledged is in the log.
     fn keep(&self, store: &StateStore<R>, effective: &[Arc<Effective<R>>]) -> Result<(), StoreFault> {
-        let mut told = false;
         loop {
             match store.save(effective) {
                 Err(fault) if fault.may_pass() && !self.closing.load(Ordering::Acquire) => {
-                    if !told {
+                    if self.full.send_replace(Some(fault.clone())).is_none() {
                         warn!(fault.code = "state-store-full", error = %crate::chain(&fault), "waiting for room to save states");
-                        told = true;
                     }
                     std::thread::sleep(TRY_AGAIN_AFTER);
                 }
-                done => return done,
+                done => {
+                    self.full.send_if_modified(|full| full.take().is_some());
+                    return done;
+                }
             }
         }
     }

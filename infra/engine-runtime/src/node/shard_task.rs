@@ -13,7 +13,7 @@ use std::time::Duration;
 
 use engine::log::{AppendError, Appender, Delivery};
 use engine::message::{Answer, CommandId, Envelope, NoAnswer};
-use engine::position::{Checkpoint, Offset, Partition};
+use engine::position::{Checkpoint, Epoch, Offset, Partition};
 use engine::record::Claim;
 use engine::saga::Reactor;
 use engine::shard::{Effect, Input, Inquired, Shard, Ticket};
@@ -26,9 +26,10 @@ use tracing::{error, info, warn};
 
 use self::told::Told;
 use super::inbox::{Inbox, Knock, Sink};
-use super::shared::{Shared, blocking};
+use super::shared::{Shared, blocking, no_answer};
 use super::{PartitionStatus, StartFault};
 use crate::hash::QuickHash;
+use crate::store::StoreFault;
 
 /// Commands taken in one go. 256: what saves wake-ups, without letting deliveries wait.
 const KNOCKS_MAX: usize = 256;
@@ -198,11 +199,7 @@ impl<R: Reactor> ShardTask<R> {
                 () = drain.cancelled() => return true,
                 () = &mut until => return false,
                 Some(knock) = self.knocks.recv(), if no.is_some() => {
-                    let no = no.unwrap_or(NoAnswer::NotOwner);
-                    match knock {
-                        Knock::Command(_, to) => self.tell(to, Err(no), Instant::now()),
-                        Knock::Inquiry(_, _, to) => drop(to.send(Err(no))),
-                    }
+                    self.turn_away(knock, no.unwrap_or(NoAnswer::NotOwner));
                 }
                 Some(inbox) = self.inbox.recv() => {
                     if let Inbox::Replayed(ticket, answer) = inbox {
@@ -248,10 +245,7 @@ impl<R: Reactor> ShardTask<R> {
             self.answer(ticket, Err(no));
         }
         while let Ok(knock) = self.knocks.try_recv() {
-            match knock {
-                Knock::Command(_, to) => self.tell(to, Err(no), Instant::now()),
-                Knock::Inquiry(_, _, to) => drop(to.send(Err(no))),
-            }
+            self.turn_away(knock, no);
         }
     }
 
@@ -267,7 +261,7 @@ impl<R: Reactor> ShardTask<R> {
                 if let Err(down) = self.take_over(checkpoint).await {
                     return down;
                 }
-                self.lead().await
+                self.lead(checkpoint.epoch).await
             }
             Err(down) => down,
         }
@@ -275,9 +269,7 @@ impl<R: Reactor> ShardTask<R> {
 
     /// Folds, claims, folds up to the claim.
     async fn claim(&mut self) -> Result<Checkpoint, Down> {
-        if !self.shared.saver.flush().await {
-            return Err(Down::Damaged("nothing more can be saved".to_owned()));
-        }
+        self.shared.saver.flush().await.map_err(|fault| not_saved(&fault))?;
         let checkpoint = self.catch_up().await?;
         let claim = Claim {
             node: self.shared.node_name.as_str().into(),
@@ -334,7 +326,7 @@ impl<R: Reactor> ShardTask<R> {
                 }
             })
         });
-        folded.await.map_err(|fault| Down::Damaged(crate::chain(&fault)))
+        folded.await.map_err(|fault| not_saved(&fault))
     }
 
     /// Takes over what the partition owes, before anything new is decided, so that nothing newer can be there yet.
@@ -392,7 +384,7 @@ impl<R: Reactor> ShardTask<R> {
     }
 
     /// Runs the shard until its term ends.
-    async fn lead(&mut self) -> Down {
+    async fn lead(&mut self, epoch: Epoch) -> Down {
         if let Some(before) = self.shared.store.forgotten_before() {
             self.feed(Input::Forgotten(before));
         }
@@ -400,7 +392,8 @@ impl<R: Reactor> ShardTask<R> {
             self.feed(Input::Submit(ticket, envelope));
         }
         let drain = self.shared.drain.clone();
-        let mut draining = false;
+        let mut full = self.shared.saver.full();
+        let (mut draining, mut was_full) = (false, false);
         let mut inbox = Vec::with_capacity(INBOX_MAX);
         let mut knocks = Vec::with_capacity(KNOCKS_MAX);
         loop {
@@ -408,7 +401,15 @@ impl<R: Reactor> ShardTask<R> {
                 return down;
             }
             self.shared.shard_in_flight[usize::from(self.partition.0)].set(self.shard.in_flight() as f64);
-            let can_take = !draining && self.replays < REPLAYS_MAX && self.shard.can_take();
+            // What is decided now could not be kept, and would leave no room for what follows it.
+            let is_full = full.borrow_and_update().is_some();
+            if is_full != was_full {
+                was_full = is_full;
+                let status = if is_full { PartitionStatus::Full } else { PartitionStatus::Leading(epoch) };
+                self.shared.set_status(self.partition, status);
+                self.shared.timers.led();
+            }
+            let can_take = !draining && (is_full || self.replays < REPLAYS_MAX && self.shard.can_take());
             tokio::select! {
                 biased;
                 count = self.inbox.recv_many(&mut inbox, INBOX_MAX) => {
@@ -425,10 +426,7 @@ impl<R: Reactor> ShardTask<R> {
                     draining = true;
                     self.knocks.close();
                     while let Ok(knock) = self.knocks.try_recv() {
-                        match knock {
-                            Knock::Command(_, to) => self.tell(to, Err(NoAnswer::Draining), Instant::now()),
-                            Knock::Inquiry(_, _, to) => drop(to.send(Err(NoAnswer::Draining))),
-                        }
+                        self.turn_away(knock, NoAnswer::Draining);
                     }
                     self.feed(Input::Drain);
                 }
@@ -439,10 +437,18 @@ impl<R: Reactor> ShardTask<R> {
                     }
                     let since = Instant::now();
                     for knock in knocks.drain(..) {
-                        self.take(knock, since);
+                        if is_full { self.turn_away(knock, NoAnswer::LogFull) } else { self.take(knock, since) }
                     }
                 }
+                _ = full.changed() => {}
             }
+        }
+    }
+
+    fn turn_away(&self, knock: Knock<R>, no: NoAnswer) {
+        match knock {
+            Knock::Command(_, to) => self.tell(to, Err(no), Instant::now()),
+            Knock::Inquiry(_, _, to) => drop(to.send(Err(no))),
         }
     }
 
@@ -483,5 +489,13 @@ impl<R: Reactor> ShardTask<R> {
             Inbox::Fault(why) => return Some(Down::Damaged(why)),
         }
         None
+    }
+}
+
+/// What it means for a term that the state store cannot take what is in the log.
+fn not_saved(fault: &StoreFault) -> Down {
+    match no_answer(fault) {
+        NoAnswer::LogFull => Down::Full,
+        _ => Down::Damaged(crate::chain(fault)),
     }
 }

@@ -181,9 +181,7 @@ impl<R: Reactor> Shared<R> {
         if let Some(current) = self.cache.get(term, stream) {
             return Ok(Some(current));
         }
-        if !self.saver.flush().await {
-            return Err(StoreFault::Damaged("nothing more can be saved".to_owned()));
-        }
+        self.saver.flush().await?;
         let (shared, stream) = (self.clone(), stream.clone());
         blocking(move || {
             let Some(found) = shared.store.state(&stream.tenant, &stream.name)? else { return Ok(None) };
@@ -233,6 +231,11 @@ pub(crate) async fn blocking<T: Send + 'static>(
         Err(cut) if cut.is_panic() => Err(StoreFault::Damaged("reading it panicked".to_owned())),
         Err(_) => Err(StoreFault::Damaged("shutting down".to_owned())),
     }
+}
+
+/// What the state store's failing means to whoever asked.
+pub(crate) fn no_answer(fault: &StoreFault) -> NoAnswer {
+    if matches!(fault, StoreFault::Full { .. }) { NoAnswer::LogFull } else { NoAnswer::LogDamaged }
 }
 
 pub(crate) fn turned_away() -> Counter {

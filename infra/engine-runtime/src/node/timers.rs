@@ -17,7 +17,7 @@ use tracing::{error, warn};
 
 use super::errands::back_off;
 use super::shared::{Shared, blocking};
-use crate::store::DueTimer;
+use crate::store::{DueTimer, StoreFault};
 
 /// Longest sleep without looking at the clock.
 const CLOCK_LOOK: Duration = Duration::from_secs(1);
@@ -109,7 +109,7 @@ async fn look<R: Reactor>(shared: &Arc<Shared<R>>, partition: Partition, now: Ti
     });
     let again = |wait: Duration| Timestamp(now.0).plus_ms(u64::try_from(wait.as_millis()).unwrap_or(u64::MAX));
     let (due, next) = match found.await {
-        Ok(found) if saved => found,
+        Ok(found) if saved.is_ok() => found,
         Ok(_) => return shared.timers.armed(partition, again(CLOCK_LOOK)),
         Err(fault) => {
             error!(fault.code = "state-store-unreadable", partition = partition.0, error = %crate::chain(&fault), "cannot look for timers");
@@ -187,6 +187,8 @@ async fn fire_until_gone<R: Reactor>(shared: &Arc<Shared<R>>, partition: Partiti
                 }
             }
             Ok(None) => return,
+            // Told by the saver; the timer stays armed.
+            Err(StoreFault::Full { .. }) => {}
             Err(fault) => {
                 error!(fault.code = "state-store-unreadable", error = %crate::chain(&fault), "cannot look a stream up");
             }
