@@ -321,6 +321,20 @@ fn stock_does_not_wait_for_a_gateway_that_never_answered() {
 }
 
 #[test]
+fn an_answer_to_what_is_not_yet_asked_changes_nothing() {
+    let mut world = called_off_while_the_gateway_is_down();
+    let version = world.folded().version(&id().checkout_stream());
+    let answer = GatewayAnswer::Done { expires_at: None };
+    let (payment_id, checkout_of) = (id().payment(), Some(id()));
+    let record = ShopCommand::RecordGateway { payment_id, checkout_of, intent: 2, answer };
+    world.submit(command_id(3), record).unwrap();
+    assert_eq!(world.folded().version(&id().checkout_stream()), version);
+    world.run_until_quiet();
+    assert_eq!(state(&world), SagaState::Compensated);
+    all_is_well(&mut world);
+}
+
+#[test]
 fn a_promise_that_was_given_is_taken_back_before_the_stock_is() {
     let mut world = begun();
     (0..2).for_each(|_| go(&mut world));
