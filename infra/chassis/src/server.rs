@@ -1,6 +1,9 @@
 //! The HTTP/1.1 server: accepts within bounds, gives every connection a watchdog so that slow and silent clients cannot
 //! hold it, and drains when asked. hyper's own header timer also counts the pause between two requests, and is set anew
 //! for each of them; the watchdog tells "idle" from "sending a head" and costs a busy connection nothing.
+//!
+//! What hyper cannot read as a request (400), or has too large a head (431), it answers itself and closes: no body says
+//! why, because nothing behind it gets to see the request.
 
 use std::convert::Infallible;
 use std::io;

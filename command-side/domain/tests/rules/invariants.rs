@@ -1,6 +1,6 @@
 //! The checker sees what it is there to see: each violation planted in a history is found, and only that.
 
-use domain::invariants::{Checker, INVARIANTS, moving};
+use domain::invariants::{Checker, INVARIANTS};
 use engine::event::Recorded;
 use engine::harness::history;
 use engine::position::Version;
@@ -141,7 +141,7 @@ fn books_that_differ_are_found_and_those_in_motion_are_left_out() {
     assert_eq!(violated(&recorded, Some(&unknown)), ["MONEY-4"]);
     let mut checker = Checker::new();
     recorded.iter().for_each(|recorded| checker.observe(recorded));
-    checker.leave_out(moving(&ledger, &other));
+    checker.leave_out([ledger[0].payment_id]);
     assert_eq!(checker.finish(Some(&other)).violations, []);
 }
 
