@@ -12,7 +12,7 @@ use uuid::Uuid;
 
 use crate::history::Command;
 use crate::judge::{Evidence, Row};
-use crate::load::DOWN;
+use crate::load::UNTIL_HEALED;
 use crate::log::{Event, Told};
 
 /// How soon everything due settles after a restart (the issue: 5 s).
@@ -172,7 +172,7 @@ impl House {
             let settled = if is_saga { !state["settled"].is_null() } else { state["open"] == 0 };
             if settled {
                 self.settled_at.insert(stream.clone(), places.len());
-            } else if with_down || state["token"] != DOWN {
+            } else if with_down || !UNTIL_HEALED.iter().any(|token| state["token"] == *token) {
                 open.push(stream.clone());
             }
         }

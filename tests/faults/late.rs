@@ -3,11 +3,12 @@
 
 use std::time::{Duration, Instant};
 
-use kit::shop::{count, line, order, payment};
+use kit::shop::{count, line, order, payment, reservation as reservation_body};
 use kit::{Client, Dice, Docket, Reply, knob};
 use serde_json::{Value, json};
 use uuid::Uuid;
 
+use crate::history::what_is_promised;
 use crate::house::House;
 use crate::judge::{assert_clean, judge};
 
@@ -58,6 +59,209 @@ async fn rest(house: &mut House, docket: Docket) -> Vec<Value> {
 fn saga_step<'a>(saga: &'a Value, name: &str) -> &'a Value {
     let steps = saga["steps"].as_array().into_iter().flatten();
     steps.into_iter().find(|step| step["name"] == name).unwrap_or(&Value::Null)
+}
+
+/// The row of an order's payment in the gateway's books.
+async fn books_of(client: &Client, order: &str) -> Value {
+    let shown = client.get(&format!("/v1/orders/{order}")).await.expect("an answer").body;
+    let ledger = client.get("/dev/gateway/ledger").await.expect("an answer").body;
+    let mut rows = ledger["items"].as_array().into_iter().flatten();
+    rows.find(|row| row["payment_id"] == shown["payment_id"]).unwrap_or_else(|| panic!("no row for {shown}")).clone()
+}
+
+/// All that the house shows of an order, its checkout, its payment and the stock, with versions.
+async fn shown(client: &Client, order: &str) -> Vec<Value> {
+    let order = client.get(&format!("/v1/orders/{order}")).await.expect("an answer").body;
+    let mut all = vec![order.clone()];
+    let text = |field: &str| order[field].as_str().expect("it began its checkout").to_owned();
+    let paths = [
+        format!("/v1/sagas/{}", text("saga_id")),
+        format!("/v1/payments/{}", text("payment_id")),
+        "/v1/stock/shop-1/beans".to_owned(),
+        "/v1/stock/shop-2/beans".to_owned(),
+    ];
+    for path in paths {
+        let reply = client.get(&path).await.expect("an answer");
+        assert_eq!(reply.status, 200, "{path}: {}", reply.body);
+        all.push(reply.body);
+    }
+    all
+}
+
+/// The house dies between the question and the cancel, between all that is taken back and the arrival, or not at all.
+#[tokio::test(flavor = "multi_thread")]
+async fn an_authorization_that_arrives_after_its_void_is_barred() {
+    let _alone = crate::one_at_a_time().await;
+    for dies_after in [false, true] {
+        let data = tempfile::tempdir().expect("a scratch directory");
+        let mut house = House::new(data.path());
+        let mut docket = open(&mut house).await;
+        let mut orders = Vec::new();
+        for dies_before in [false, true] {
+            let body = order("c-1", "shop-1", vec![line("beans", 1, 700)], Some("tok_late"));
+            let placed = asked(&docket.client(), "/v1/orders", body).await;
+            let id = placed.body["order_id"].as_str().expect("an order has an id").to_owned();
+            // No answer came: the call is on its way.
+            until(&docket.client(), &format!("/v1/sagas/{id}"), |saga| {
+                saga_step(saga, "authorize_payment")["state"] == "retrying"
+            })
+            .await;
+            if dies_before {
+                docket.kill9();
+                docket = house.start().await;
+            }
+            let cancelled =
+                asked(&docket.client(), &format!("/v1/orders/{id}/cancel"), json!({"reason": "customer"})).await;
+            assert_eq!((cancelled.status, &cancelled.body["status"]), (200, &json!("cancelled")));
+            until(&docket.client(), &format!("/v1/sagas/{id}"), |saga| saga["state"] == "compensated").await;
+            orders.push(id);
+        }
+        let mut before = Vec::new();
+        for id in &orders {
+            before.push((shown(&docket.client(), id).await, books_of(&docket.client(), id).await));
+        }
+        if dies_after {
+            docket.kill9();
+            docket = house.start().await;
+        }
+        house.heal(&docket).await;
+        for (id, (shown_before, books_before)) in orders.iter().zip(before) {
+            let books = books_of(&docket.client(), id).await;
+            let calls = |row: &Value| row["calls"].as_u64().expect("calls are counted");
+            assert_eq!(calls(&books), calls(&books_before) + 1, "nothing arrived late: {books}");
+            for field in ["authorized", "captured", "voided", "refunded"] {
+                assert_eq!(books[field], books_before[field], "what arrived late moved money: {books}");
+            }
+            assert_eq!(
+                (&books["captured"], &books["voided"]),
+                (&json!(0), &books["authorized"]),
+                "money is held: {books}"
+            );
+            assert_eq!(shown(&docket.client(), id).await, shown_before);
+        }
+        rest(&mut house, docket).await;
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_capture_on_its_way_is_never_taken_for_absent_and_is_given_back_once() {
+    let _alone = crate::one_at_a_time().await;
+    let data = tempfile::tempdir().expect("a scratch directory");
+    let mut house = House::new(data.path());
+    let mut docket = open(&mut house).await;
+    let mut orders = Vec::new();
+    for dies in [false, true] {
+        let body = order("c-1", "shop-1", vec![line("beans", 1, 700)], Some("tok_capture_late"));
+        let placed = asked(&docket.client(), "/v1/orders", body).await;
+        let id = placed.body["order_id"].as_str().expect("an order has an id").to_owned();
+        let saga = format!("/v1/sagas/{id}");
+        until(&docket.client(), &saga, |saga| saga_step(saga, "capture_payment")["state"] == "retrying").await;
+        let cancelled =
+            asked(&docket.client(), &format!("/v1/orders/{id}/cancel"), json!({"reason": "customer"})).await;
+        assert_eq!(cancelled.status, 200, "{}", cancelled.body);
+        if dies {
+            docket.kill9();
+            docket = house.start().await;
+        }
+        // Asked again, unanswered again: still nothing behind it is undone.
+        let tries = |saga: &Value| saga_step(saga, "capture_payment")["attempts"].as_u64().unwrap_or(0);
+        let tried = tries(&docket.client().get(&saga).await.expect("an answer").body);
+        let waiting = until(&docket.client(), &saga, |saga| tries(saga) > tried).await;
+        let commit = saga_step(&waiting, "commit_stock");
+        assert_eq!((&waiting["direction"], &commit["state"]), (&json!("backward"), &json!("done")), "{waiting}");
+        orders.push(id);
+    }
+    house.heal(&docket).await;
+    for id in &orders {
+        let saga = docket.client().get(&format!("/v1/sagas/{id}")).await.expect("an answer").body;
+        assert_eq!(saga["state"], "compensated", "{saga}");
+        let books = books_of(&docket.client(), id).await;
+        assert_eq!((&books["captured"], &books["refunded"]), (&json!(700), &json!(700)), "{books}");
+    }
+    let stock = docket.client().get("/v1/stock/shop-1/beans").await.expect("an answer").body;
+    assert_eq!((&stock["on_hand"], &stock["reserved"]), (&json!(1_000), &json!(0)));
+    rest(&mut house, docket).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_reserve_that_arrives_after_its_undo_changes_nothing() {
+    let _alone = crate::one_at_a_time().await;
+    let data = tempfile::tempdir().expect("a scratch directory");
+    let mut house = House::new(data.path());
+    let docket = open(&mut house).await;
+    let client = docket.client();
+    let mut orders = Vec::new();
+    // Released, returned after the commit, and, where the cancel was faster than the question, barred.
+    for (token, waits_for) in [("tok_late", "retrying"), ("tok_ok", "done"), ("tok_late", ""), ("tok_late", "")] {
+        let mut far = line("beans", 2, 100);
+        far["location_id"] = json!("shop-2");
+        let body = order("c-1", "shop-1", vec![line("beans", 1, 100), far], Some(token));
+        let placed = asked(&client, "/v1/orders", body).await;
+        let id = placed.body["order_id"].as_str().expect("an order has an id").to_owned();
+        if !waits_for.is_empty() {
+            let waits_for = |saga: &Value| saga_step(saga, "authorize_payment")["state"] == waits_for;
+            until(&client, &format!("/v1/sagas/{id}"), waits_for).await;
+        }
+        let cancelled = asked(&client, &format!("/v1/orders/{id}/cancel"), json!({"reason": "customer"})).await;
+        assert_eq!(cancelled.status, 200, "{}", cancelled.body);
+        until(&client, &format!("/v1/sagas/{id}"), |saga| saga["state"] == "compensated").await;
+        orders.push(id);
+    }
+    house.follower.catch_up(&client).await;
+    let mut late = Vec::new();
+    let mut reservations = Vec::new();
+    for id in &orders {
+        let saga = client.get(&format!("/v1/sagas/{id}")).await.expect("an answer").body;
+        let steps = saga["steps"].as_array().expect("a checkout has steps");
+        let steps =
+            steps.iter().filter(|step| step["name"].as_str().is_some_and(|name| name.starts_with("reserve_stock")));
+        let sent_as: Vec<Uuid> = steps.filter_map(|step| step["command_id"].as_str()?.parse().ok()).collect();
+        assert!(!sent_as.is_empty(), "{saga}");
+        for (place, quantity) in [("shop-1", 1), ("shop-2", 2)] {
+            let told = &house.follower.told;
+            let of_this = |stream: &str| {
+                let first = told.stream(stream).next().map(|event| &event.data);
+                first.is_some_and(|data| data["order_id"] == **id || data["barred"]["order_id"] == **id)
+            };
+            let at = format!("reservation-{place}~");
+            for stream in told.streams.keys().filter(|stream| stream.starts_with(&at) && of_this(stream)) {
+                let reservation = stream.rsplit('~').next().expect("its id").to_owned();
+                let path = format!("/v1/stock/{place}/reservations");
+                let mut body = reservation_body(&[("beans", quantity)], Some(900));
+                body["reservation_id"] = json!(reservation);
+                // Under a key of its own, and under the very id that the checkout sent it with.
+                late.push((path.clone(), Uuid::now_v7(), body.clone()));
+                late.extend(sent_as.iter().map(|sent_as| (path.clone(), *sent_as, body.clone())));
+                for verb in ["commit", "release"] {
+                    late.push((format!("{path}/{reservation}/{verb}"), Uuid::now_v7(), json!({})));
+                }
+                reservations.push(format!("{path}/{reservation}"));
+            }
+        }
+    }
+    assert!(reservations.len() >= 4, "{reservations:?}");
+    reservations.extend(["shop-1", "shop-2"].map(|place| format!("/v1/stock/{place}/beans")));
+    let mut before = Vec::new();
+    for path in &reservations {
+        before.push(client.get(path).await.expect("an answer").body);
+    }
+    let mut refusals = Vec::new();
+    for (path, key, body) in &late {
+        refusals.push(client.post(path, *key, body).await.expect("an answer"));
+    }
+    docket.kill9();
+    let docket = house.start().await;
+    let client = docket.client();
+    for ((path, key, body), refused) in late.iter().zip(&refusals) {
+        assert!(matches!(refused.status, 409 | 422), "{path} {body}: {}", refused.body);
+        assert_eq!(refused.body["outcome"], "rejected", "{path} {body}: {}", refused.body);
+        let again = client.post(path, *key, body).await.expect("an answer");
+        assert_eq!(what_is_promised(&again), what_is_promised(refused), "{path} {body}");
+    }
+    for (path, before) in reservations.iter().zip(before) {
+        assert_eq!(client.get(path).await.expect("an answer").body, before, "{path}");
+    }
+    rest(&mut house, docket).await;
 }
 
 #[tokio::test(flavor = "multi_thread")]

@@ -18,8 +18,8 @@ const LOCATIONS: [&str; 4] = ["shop-1", "shop-2", "shop-3", "shop-4"];
 const SKUS: [&str; 8] = ["beans", "cups", "filters", "grinder", "kettle", "milk", "scale", "tamper"];
 /// Counted once with few and never received: it runs out, and then checkouts fail on it.
 const SCARCE: &str = "scarce";
-/// How often each token pays. `tok_down` is reachable only at the end, so it is rare.
-const TOKENS: [(u64, &str); 9] = [
+/// How often each token pays. What is settled only at the end is rare.
+const TOKENS: [(u64, &str); 11] = [
     (120, "tok_ok"),
     (8, "tok_declined"),
     (8, "tok_insufficient_funds"),
@@ -28,10 +28,12 @@ const TOKENS: [(u64, &str); 9] = [
     (8, "tok_lost_answer"),
     (10, "tok_twice"),
     (10, "tok_capture_fails_2"),
-    (2, DOWN),
+    (2, "tok_down"),
+    (2, "tok_late"),
+    (2, "tok_capture_late"),
 ];
-/// Unreachable until the gateway is healed.
-pub(crate) const DOWN: &str = "tok_down";
+/// What these ask for comes only when the gateway is healed.
+pub(crate) const UNTIL_HEALED: [&str; 3] = ["tok_down", "tok_late", "tok_capture_late"];
 /// Ids of each kind that shoppers remember: older ones are settled and of no more interest.
 const REMEMBERED_MAX: usize = 400;
 
@@ -273,7 +275,7 @@ impl World {
         let amount = i64::try_from(dice.between(1, 90_000)).expect("an amount");
         let command = Command::new(dice.uuid(), Verb::Authorize, "/v1/payments", payment(amount, token));
         // Half do not wait for the gateway, so that many things are in flight when the house dies.
-        let command = if dice.percent(50) || token == DOWN { command.waiting(0) } else { command };
+        let command = if dice.percent(50) || UNTIL_HEALED.contains(&token) { command.waiting(0) } else { command };
         self.tell(client, dice, command).await
     }
 

@@ -18,6 +18,8 @@ pub(super) const AUTHORIZATION_MS: u64 = 7 * 24 * 60 * 60 * 1_000;
 #[derive(Debug, Default)]
 pub struct Books {
     accounts: BTreeMap<PaymentId, Account>,
+    /// Calls on their way, which nobody here has heard of yet.
+    flights: BTreeMap<(PaymentId, CommandId), Line>,
 }
 
 #[derive(Debug, Default)]
@@ -84,6 +86,22 @@ pub struct Line {
     pub token: Option<String>,
     /// What was answered.
     pub said: Option<Said>,
+    /// Whether it has only set out: then nothing has come of it yet.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub sets_out: bool,
+}
+
+impl Line {
+    /// The call that it is about, if it can be one.
+    pub(super) fn call(&self) -> Option<GatewayCall> {
+        let payment_id = self.payment_id;
+        Some(match self.verb {
+            Verb::Authorize => GatewayCall::Authorize { payment_id, amount: self.amount?, token: self.token.clone()? },
+            Verb::Capture => GatewayCall::Capture { payment_id, amount: self.amount? },
+            Verb::Void => GatewayCall::Void { payment_id, token: self.token.clone()? },
+            Verb::Refund => GatewayCall::Refund { payment_id, amount: self.amount? },
+        })
+    }
 }
 
 /// The books cannot be kept.
@@ -167,6 +185,12 @@ impl Books {
 
     /// Enters a line.
     pub fn enter(&mut self, line: &Line) {
+        let flight = (line.payment_id, line.key);
+        if line.sets_out {
+            self.flights.insert(flight, line.clone());
+            return;
+        }
+        self.flights.remove(&flight);
         let account = self.accounts.entry(line.payment_id).or_default();
         account.calls += 1;
         account.currency = account.currency.or(line.amount.map(|money| money.currency));
@@ -201,6 +225,21 @@ impl Books {
             }
             Verb::Refund => account.refunded += amount,
         }
+    }
+
+    /// Calls on their way.
+    pub fn flights(&self) -> impl Iterator<Item = &Line> {
+        self.flights.values()
+    }
+
+    /// Whether this call is on its way.
+    pub fn is_on_its_way(&self, payment: PaymentId, key: CommandId) -> bool {
+        self.flights.contains_key(&(payment, key))
+    }
+
+    /// Takes back a call that never set out.
+    pub fn turn_back(&mut self, payment: PaymentId, key: CommandId) {
+        self.flights.remove(&(payment, key));
     }
 
     /// All rows, by payment.

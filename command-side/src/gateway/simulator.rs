@@ -1,6 +1,7 @@
 //! A payment gateway that behaves as its tokens say: `tok_ok`, `tok_declined`, `tok_insufficient_funds`,
-//! `tok_slow_<ms>`, `tok_flaky_<n>`, `tok_lost_answer`, `tok_twice`, `tok_capture_fails_<n>`, `tok_capture_refused` and
-//! `tok_down`; any other is declined as `unknown_token`. Its books are its own: nothing in Docket's log can change them.
+//! `tok_slow_<ms>`, `tok_flaky_<n>`, `tok_lost_answer`, `tok_late`, `tok_twice`, `tok_capture_fails_<n>`,
+//! `tok_capture_late`, `tok_capture_refused` and `tok_down`; any other is declined as `unknown_token`. Its books are its
+//! own: nothing in Docket's log can change them.
 
 use std::path::Path;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -49,6 +50,8 @@ enum Manner {
     Slow(u64),
     Flaky(u32),
     LosesAnswers,
+    /// This call is on its way until the gateway is healed, whatever is asked meanwhile and whoever dies.
+    Late(Verb),
     AnswersTwice,
     CaptureFails(u32),
     CaptureRefused,
@@ -63,6 +66,8 @@ impl Manner {
             "tok_declined" => Self::Refuses("declined"),
             "tok_insufficient_funds" => Self::Refuses("insufficient_funds"),
             "tok_lost_answer" => Self::LosesAnswers,
+            "tok_late" => Self::Late(Verb::Authorize),
+            "tok_capture_late" => Self::Late(Verb::Capture),
             "tok_twice" => Self::AnswersTwice,
             "tok_capture_refused" => Self::CaptureRefused,
             "tok_down" => Self::Down,
@@ -88,7 +93,8 @@ impl Simulator {
         Self::with(clock, Journal::Memory, Books::default())
     }
 
-    /// A gateway whose books are in this file, which is created if need be.
+    /// A gateway whose books are in this file, which is created if need be. Calls that were on their way when a process
+    /// died still are.
     pub fn open(path: &Path, clock: Arc<dyn Clock>) -> Result<Self, BooksFault> {
         let (journal, books) = Journal::open(path)?;
         Ok(Self::with(clock, journal, books))
@@ -109,9 +115,13 @@ impl Simulator {
         let _ = self.0.second_answer.set(sink);
     }
 
-    /// Makes the gateway reachable for `tok_down` from now on.
-    pub fn heal(&self) {
+    /// Makes the gateway reachable for `tok_down` from now on, and lets arrive what is on its way.
+    ///
+    /// # Errors
+    /// If the books cannot be written.
+    pub async fn heal(&self) -> Result<(), String> {
         self.0.healed.store(true, Ordering::Relaxed);
+        self.0.land().await
     }
 
     /// The books, a row per payment.
@@ -137,6 +147,10 @@ impl Inner {
         if manner == Manner::Down && !self.healed.load(Ordering::Relaxed) {
             return Err("the gateway cannot be reached".to_owned());
         }
+        if manner == Manner::Late(verb) && self.sets_out(key, &call).await? {
+            tokio::time::sleep(ANSWER_WAIT).await;
+            return Err("the gateway's answer did not come".to_owned());
+        }
         let (line, first) = self.enter(key, &call, manner);
         self.flush(&line).await?;
         let Some(said) = line.said else {
@@ -158,6 +172,39 @@ impl Inner {
             });
         }
         Ok(answer)
+    }
+
+    /// Sends a call on its way, unless it is or has arrived; whether it is. It will arrive whatever becomes of this process.
+    async fn sets_out(&self, key: CommandId, call: &GatewayCall) -> Result<bool, String> {
+        let (payment_id, verb, amount, token) = parts(call);
+        let token = token.map(str::to_owned);
+        let line = Line { payment_id, key, verb, amount, token, said: None, sets_out: true };
+        {
+            let mut books = self.books.lock();
+            if self.healed.load(Ordering::Relaxed) || books.answered(payment_id, key).is_some() {
+                return Ok(false);
+            }
+            if books.is_on_its_way(payment_id, key) {
+                return Ok(true);
+            }
+            books.enter(&line);
+        }
+        let flushed = self.flush(&line).await;
+        if flushed.is_err() {
+            self.books.lock().turn_back(payment_id, key);
+        }
+        flushed.map(|()| true)
+    }
+
+    /// What is on its way arrives. Nobody waits for the answers any more; who asks by key finds them.
+    async fn land(&self) -> Result<(), String> {
+        let flights: Vec<Line> = self.books.lock().flights().cloned().collect();
+        for flight in flights {
+            let call = flight.call().ok_or("a call on its way is none")?;
+            let (line, _) = self.enter(flight.key, &call, Manner::Good);
+            self.flush(&line).await?;
+        }
+        Ok(())
     }
 
     async fn flush(&self, line: &Line) -> Result<(), String> {
@@ -194,7 +241,7 @@ impl Inner {
             None if fails => None,
             None => Some(books.judge(call, no, self.clock.now())),
         };
-        let line = Line { payment_id, key, verb, amount, token: token.map(str::to_owned), said };
+        let line = Line { payment_id, key, verb, amount, token: token.map(str::to_owned), said, sets_out: false };
         books.enter(&line);
         (line, first)
     }

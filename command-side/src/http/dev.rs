@@ -43,9 +43,12 @@ async fn ledger(State(dev): State<Dev>) -> Response {
     Reply::json(StatusCode::OK, &json!({"items": dev.gateway.ledger()})).into_response()
 }
 
-async fn heal(State(dev): State<Dev>) -> Response {
-    dev.gateway.heal();
-    Reply::json(StatusCode::OK, &json!({"healed": true})).into_response()
+async fn heal(State(dev): State<Dev>) -> Result<Response, Problem> {
+    dev.gateway.heal().await.map_err(|error| {
+        tracing::error!(error, "the gateway cannot be healed");
+        Problem::internal()
+    })?;
+    Ok(Reply::json(StatusCode::OK, &json!({"healed": true})).into_response())
 }
 
 /// Checks the log up to where it ends now. The gateway goes on meanwhile, so its books are taken after that, and payments
