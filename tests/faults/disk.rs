@@ -58,6 +58,14 @@ impl Disk {
         self.mount_point().join(format!("canary-{cut}"))
     }
 
+    /// Forces everything to the disk.
+    ///
+    /// # Panics
+    /// When that is refused.
+    pub(crate) fn flush(&self) {
+        run(Command::new("sync").arg("-f").arg(self.mount_point())).expect("a file system can be flushed");
+    }
+
     /// Cuts the power: what was not forced to the disk is gone.
     ///
     /// # Panics

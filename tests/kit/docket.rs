@@ -76,7 +76,7 @@ impl Docket {
     /// # Errors
     /// When it ended, or did not serve within a minute.
     pub async fn try_start(data: &Path, arguments: &[&str]) -> Result<Self, StartFault> {
-        Self::try_start_by(None, data, arguments).await
+        Self::try_start_in(&[], data, arguments).await
     }
 
     /// Starts `docket dev` on this directory with this wall clock and waits until it serves.
@@ -84,16 +84,25 @@ impl Docket {
     /// # Panics
     /// When it does not, with all it printed.
     pub async fn start_by(clock: &Clock, data: &Path, arguments: &[&str]) -> Self {
-        Self::try_start_by(Some(clock), data, arguments).await.unwrap_or_else(|fault| panic!("{fault}"))
+        let started = Self::try_start_in(&clock.environment(), data, arguments).await;
+        started.unwrap_or_else(|fault| panic!("{fault}"))
     }
 
-    async fn try_start_by(clock: Option<&Clock>, data: &Path, arguments: &[&str]) -> Result<Self, StartFault> {
+    /// Starts `docket dev` on this directory with these in its environment, or tells why it would not serve.
+    ///
+    /// # Errors
+    /// When it ended, or did not serve within a minute.
+    pub async fn try_start_in(
+        environment: &[(&str, PathBuf)],
+        data: &Path,
+        arguments: &[&str],
+    ) -> Result<Self, StartFault> {
         let began = Instant::now();
         let mut child = Command::new(binary())
             .args(["dev", "--listen", "127.0.0.1:0", "--data"])
             .arg(data)
             .args(arguments)
-            .envs(clock.map(Clock::environment).unwrap_or_default())
+            .envs(environment.iter().map(|(name, value)| (name, value)))
             .stdin(Stdio::null())
             .stdout(Stdio::piped())
             .stderr(Stdio::piped())
