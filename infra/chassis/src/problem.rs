@@ -121,6 +121,7 @@ impl Problem {
         match why {
             NoAnswer::Overloaded => Self::overloaded(),
             NoAnswer::NotOwner => Self::new(codes::NOT_SERVING, "this node does not own the partition"),
+            NoAnswer::Unreachable => Self::new(codes::NOT_SERVING, "the node that owns the partition cannot be reached"),
             NoAnswer::Draining => Self::new(codes::NOT_SERVING, "this node is shutting down"),
             NoAnswer::Unconfirmed => Self::new(codes::UNCONFIRMED, "the log has not confirmed the record"),
             NoAnswer::TimedOut => Self::new(codes::UNCONFIRMED, "no answer came in time"),

@@ -8,6 +8,7 @@ mod hash;
 pub mod history;
 pub mod node;
 pub mod outside;
+pub mod peers;
 pub mod projection;
 mod queue;
 pub mod store;

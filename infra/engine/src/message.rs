@@ -223,6 +223,9 @@ pub enum NoAnswer {
     /// This process does not own the partition, or no longer.
     #[error("the partition is not owned here")]
     NotOwner,
+    /// The node that owns the partition cannot be reached: this try did nothing.
+    #[error("the partition's owner cannot be reached")]
+    Unreachable,
     /// Shutting down: this try did nothing.
     #[error("shutting down")]
     Draining,
