@@ -16,6 +16,7 @@ mod dice;
 mod explain;
 mod failure;
 mod fsck;
+mod house;
 mod load;
 mod order;
 mod output;

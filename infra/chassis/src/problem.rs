@@ -121,7 +121,9 @@ impl Problem {
         match why {
             NoAnswer::Overloaded => Self::overloaded(),
             NoAnswer::NotOwner => Self::new(codes::NOT_SERVING, "this node does not own the partition"),
-            NoAnswer::Unreachable => Self::new(codes::NOT_SERVING, "the node that owns the partition cannot be reached"),
+            NoAnswer::Unreachable => {
+                Self::new(codes::NOT_SERVING, "the node that owns the partition cannot be reached")
+            }
             NoAnswer::Draining => Self::new(codes::NOT_SERVING, "this node is shutting down"),
             NoAnswer::Unconfirmed => Self::new(codes::UNCONFIRMED, "the log has not confirmed the record"),
             NoAnswer::TimedOut => Self::new(codes::UNCONFIRMED, "no answer came in time"),
@@ -244,6 +246,11 @@ impl Problem {
     /// 429.
     pub fn rate_limited(retry_after: Duration) -> Self {
         Self::new(codes::RATE_LIMITED, "too many requests").retry_after(retry_after)
+    }
+
+    /// 421: another node of the same system answers this.
+    pub fn not_served_here(detail: impl Into<Cow<'static, str>>) -> Self {
+        Self::new(codes::NOT_SERVED_HERE, detail)
     }
 
     /// 503 with how far the read model is.

@@ -1,0 +1,242 @@
+//! One node with everything in it, however it was asked for: `dev` and `serve` make a [`Plan`], and the house opens what it
+//! names in the order in which one thing rests on another, serves the routes of its roles, and closes in reverse.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use axum::Router;
+use axum::extract::{Request, State};
+use axum::middleware::{Next, from_fn, from_fn_with_state};
+use axum::response::{IntoResponse, Response};
+use axum::routing::{any, get};
+use chassis::app::App;
+use chassis::cursor::CursorKey;
+use chassis::health::Health;
+use chassis::metrics::Metrics;
+use chassis::problem::{Code, Pages, Problem};
+use chassis::respond::Reply;
+use chassis::server::Server;
+use command_side::CommandSide;
+use command_side::gateway::Simulator;
+use domain::Shop;
+use engine::ports::Clock;
+use engine_runtime::node::{Node, NodeOptions, Parts};
+use engine_runtime::projection::{Projection, ProjectionStatus};
+use engine_runtime::store::StateStore;
+use engine_runtime::system::{SystemChance, SystemClock};
+use engine_sql::SqlReadStore;
+use http::{Method, StatusCode};
+use query_side::QuerySide;
+use serde_json::json;
+use tokio_util::sync::CancellationToken;
+
+use crate::failure::Failure;
+
+pub(crate) mod data;
+pub(crate) mod log;
+mod rows;
+
+use data::Data;
+use log::{Closing, LogPlan, Opened};
+
+/// What a node is to be.
+pub(crate) struct Plan {
+    /// What claims call it.
+    pub(crate) name: String,
+    /// Where other nodes reach it, as claims say.
+    pub(crate) address: String,
+    /// What it does.
+    pub(crate) roles: Roles,
+    /// Which log.
+    pub(crate) log: LogPlan,
+    /// Partitions of a log that is not there yet.
+    pub(crate) partitions: u16,
+    /// Where everything else is.
+    pub(crate) data: Data,
+    /// What the write side bounds.
+    pub(crate) node: NodeOptions,
+    /// Whether `/dev/*` is served: everybody may see and do everything there.
+    pub(crate) dev_routes: bool,
+    /// How long a drain of the shards may take before the rest is left as if the process had died, which loses nothing.
+    pub(crate) drain_within: Duration,
+}
+
+/// What a node does.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct Roles {
+    /// Leads partitions.
+    pub(crate) command: bool,
+    /// Keeps the read models current.
+    pub(crate) projection: bool,
+    /// Answers reads.
+    pub(crate) query: bool,
+}
+
+impl Roles {
+    /// Everything.
+    pub(crate) const ALL: Self = Self { command: true, projection: true, query: true };
+}
+
+/// Everything that runs behind the server.
+pub(crate) struct House {
+    plan: Plan,
+    closing: Closing,
+    node: Node<Shop>,
+    states: Arc<StateStore<Shop>>,
+    projection: Projection,
+    rows: Arc<SqlReadStore>,
+    gateway: Simulator,
+    cursors: CursorKey,
+}
+
+impl House {
+    /// Opens everything, one on top of the other.
+    pub(crate) async fn open(plan: Plan) -> Result<Self, Failure> {
+        let clock: Arc<dyn Clock> = Arc::new(SystemClock);
+        let Opened { log, closing, genesis, states } =
+            log::open(&plan.log, plan.partitions, &plan.data.states(), clock.as_ref()).await?;
+        let gateway = open_gateway(&plan, &clock)?;
+        let node = Node::start(Parts {
+            log: Arc::clone(&log),
+            genesis,
+            store: Arc::clone(&states),
+            decider: Arc::clone(states.decider()),
+            outside: Arc::new(gateway.clone()),
+            clock: Arc::clone(&clock),
+            chance: Arc::new(SystemChance),
+            node_name: plan.name.clone(),
+            address: plan.address.clone(),
+            options: plan.node.clone(),
+        })
+        .await
+        .map_err(|fault| Failure::of("cannot lead the log", &fault))?;
+        let (rows, projection) = rows::open(&plan.data, &log, &genesis, &clock).await?;
+        // Cursors outlive a restart and hold on every node: their key follows from the log's own.
+        let cursors = CursorKey::new(&[&genesis.fingerprint_key[..], b"cursors"].concat());
+        Ok(Self { plan, closing, node, states, projection, rows, gateway, cursors })
+    }
+
+    /// Serves until `stop`, then settles what is under way and closes.
+    pub(crate) async fn serve(
+        self,
+        server: Server,
+        metrics: &Metrics,
+        stop: CancellationToken,
+        greet: impl FnOnce(&Plan),
+    ) {
+        let app = App::new(self.routes(metrics, &stop));
+        let serving = tokio::spawn(server.run(app, stop.clone()));
+        greet(&self.plan);
+        stop.cancelled().await;
+        if serving.await.is_err() {
+            tracing::error!("the server's task ended badly");
+        }
+        self.close().await;
+    }
+
+    /// The routes of its roles, and those that every node has.
+    fn routes(&self, metrics: &Metrics, stop: &CancellationToken) -> Router {
+        let commands = CommandSide::new(self.node.clone(), self.gateway.clone());
+        let mut routes = Router::new().merge(commands.routes());
+        if self.plan.dev_routes {
+            routes = routes.merge(commands.dev_routes());
+        }
+        if self.plan.roles.query {
+            let reads = QuerySide {
+                node: self.node.clone(),
+                streams: Arc::clone(&self.states),
+                projection: self.projection.clone(),
+                store: Arc::clone(&self.rows),
+                cursors: self.cursors.clone(),
+                draining: stop.clone(),
+            };
+            routes = routes.merge(reads.routes());
+        } else {
+            routes = routes.route("/v1/{*rest}", any(read_elsewhere)).layer(from_fn(reading_elsewhere));
+        }
+        routes
+            .merge(pages().routes())
+            .merge(self.health(stop).routes())
+            .merge(metrics.routes().layer(from_fn_with_state(Arc::clone(&self.rows), counting_sagas)))
+            .route("/version", get(version))
+    }
+
+    fn health(&self, stop: &CancellationToken) -> Health {
+        let node = self.node.clone();
+        let projection = self.projection.clone();
+        Health::builder(stop.clone())
+            .check("commands", move || node.status().unready().map_or(Ok(()), Err))
+            .check("read models", move || following(&projection))
+            .build()
+    }
+
+    /// Settles what is under way, then closes everything in the order in which it rests on one another.
+    async fn close(self) {
+        let within = self.plan.drain_within;
+        if !self.node.drain(within).await {
+            tracing::warn!("not everything settled in {} s; it will after the next start", within.as_secs());
+        }
+        self.projection.stop().await;
+        self.rows.close().await;
+        let closing = self.closing;
+        let states = self.states;
+        let closed = tokio::task::spawn_blocking(move || {
+            if let Err(fault) = states.persist() {
+                tracing::warn!(error = &fault as &dyn std::error::Error, "the state store will be folded afresh");
+            }
+            closing.close();
+        });
+        if closed.await.is_err() {
+            tracing::error!("closing the log failed; it is recovered at the next start");
+        }
+    }
+}
+
+fn open_gateway(plan: &Plan, clock: &Arc<dyn Clock>) -> Result<Simulator, Failure> {
+    match plan.data.gateway() {
+        Some(books) => Simulator::open(&books, Arc::clone(clock))
+            .map_err(|fault| Failure::of("cannot open the payment gateway simulator", &fault)),
+        None => Ok(Simulator::in_memory(Arc::clone(clock))),
+    }
+}
+
+/// Turns reads away that this node has no role for, before a route that takes only commands calls them a wrong method.
+async fn reading_elsewhere(request: Request, next: Next) -> Response {
+    let path = request.uri().path();
+    let reads = matches!(*request.method(), Method::GET | Method::HEAD);
+    // What became of a command is asked where commands are taken.
+    if reads && path.starts_with("/v1/") && !path.starts_with("/v1/commands/") {
+        return Problem::not_served_here("this node answers no reads: it has no query role").into_response();
+    }
+    next.run(request).await
+}
+
+/// What is at no route of this node and is no read, which was turned away before, is nowhere.
+async fn read_elsewhere() -> Problem {
+    Problem::no_such_route()
+}
+
+/// Looks how many sagas stand where before the metrics are told: nobody needs to know between two scrapes.
+async fn counting_sagas(State(rows): State<Arc<SqlReadStore>>, request: Request, next: Next) -> Response {
+    projections::count_sagas(&rows).await;
+    next.run(request).await
+}
+
+/// Whether the read models are kept current.
+fn following(projection: &Projection) -> Result<(), String> {
+    match projection.status() {
+        ProjectionStatus::Running => Ok(()),
+        ProjectionStatus::Waiting(why) => Err(why),
+        ProjectionStatus::Stopped => Err("stopped".to_owned()),
+        ProjectionStatus::Failed(fault) => Err(fault.to_string()),
+    }
+}
+
+/// The pages of all problems, generic and the shop's.
+pub(crate) fn pages() -> Pages {
+    Pages::with(schemas::problem::ALL.iter().map(|code| Code::new(code.name, code.status, code.title, code.page)))
+}
+
+async fn version() -> Reply {
+    Reply::json(StatusCode::OK, &json!({"name": "docket", "version": env!("CARGO_PKG_VERSION")}))
+}

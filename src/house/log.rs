@@ -1,0 +1,139 @@
+//! Opens the log that a plan asks for, and the state store that is folded from it. The state store is asked first how far
+//! it has folded: what it knows was durable once, so a log that ends before that has lost something and is refused.
+
+use std::collections::BTreeMap;
+use std::path::{Path, PathBuf};
+use std::sync::{Arc, OnceLock};
+
+use domain::Shop;
+use engine::log::Log;
+use engine::memory::MemoryLog;
+use engine::ports::Clock;
+use engine::position::{LogId, Partition};
+use engine::record::{FORMAT, Genesis, PLACEMENT_RULE};
+use engine_embedded::{EmbeddedLog, KnownDurable, OpenFault, Options};
+use engine_runtime::store::{self, StateStore, StoreOptions};
+use rand::RngExt;
+use uuid::Uuid;
+
+use crate::failure::Failure;
+
+/// Which log.
+pub(crate) enum LogPlan {
+    /// One that is gone with the process.
+    Memory,
+    /// Segment files in this directory.
+    Embedded(PathBuf),
+}
+
+/// The log, and what the node has folded of it.
+pub(super) struct Opened {
+    pub(super) log: Arc<dyn Log>,
+    pub(super) closing: Closing,
+    pub(super) genesis: Genesis,
+    pub(super) states: Arc<StateStore<Shop>>,
+}
+
+/// What is to be done with a log once nobody writes to it any more.
+pub(super) enum Closing {
+    /// Nothing.
+    Nothing,
+    /// Seal the segments.
+    Embedded(Arc<EmbeddedLog>),
+}
+
+impl Closing {
+    /// Does it. Waits for the disk.
+    pub(super) fn close(self) {
+        match self {
+            Self::Nothing => {}
+            Self::Embedded(log) => log.close(),
+        }
+    }
+}
+
+/// Opens the log, or founds it with this many partitions, and the state store in `states`.
+pub(super) async fn open(plan: &LogPlan, partitions: u16, states: &Path, clock: &dyn Clock) -> Result<Opened, Failure> {
+    let founding = founding(partitions, clock);
+    let states = states.to_owned();
+    match plan {
+        LogPlan::Memory => {
+            let log = Arc::new(MemoryLog::new(founding));
+            let states = blocking(move || open_states(&states, founding.log, founding.partitions)).await?;
+            Ok(Opened { log, closing: Closing::Nothing, genesis: founding, states })
+        }
+        LogPlan::Embedded(folder) => {
+            let folder = folder.clone();
+            blocking(move || open_embedded(&folder, &states, founding)).await
+        }
+    }
+}
+
+/// What a new log begins with.
+fn founding(partitions: u16, clock: &dyn Clock) -> Genesis {
+    let mut fingerprint_key = [0; 32];
+    rand::rng().fill(&mut fingerprint_key);
+    Genesis {
+        log: LogId(Uuid::now_v7()),
+        partitions,
+        placement_rule: PLACEMENT_RULE,
+        format: FORMAT,
+        fingerprint_key,
+        created_at: clock.now(),
+    }
+}
+
+fn open_embedded(folder: &Path, states_folder: &Path, founding: Genesis) -> Result<Opened, Failure> {
+    // What the state store has folded was durable once. The log asks for it before it takes its own end for torn.
+    let early: Arc<OnceLock<Arc<StateStore<Shop>>>> = Arc::default();
+    let asked = Arc::clone(&early);
+    let asked_folder = states_folder.to_owned();
+    let known_durable: KnownDurable = Arc::new(move |log, partitions| {
+        // One that cannot be opened knows nothing; whether that matters is told when it is opened in earnest.
+        let Ok(states) = open_states(&asked_folder, log, partitions) else { return BTreeMap::new() };
+        let known = (0..partitions).map(Partition).map(|it| (it, states.checkpoint(it).0.next_offset)).collect();
+        let _ = asked.set(states);
+        known
+    });
+    let options = Options { known_durable, ..Options::or_found(founding) };
+    let (log, report) = EmbeddedLog::open(folder, options).map_err(|fault| cannot_open(&fault))?;
+    if let Some(torn) = &report.torn {
+        tracing::warn!(
+            log.file = %torn.file.display(), log.offset = torn.offset, log.bytes = torn.bytes,
+            "cut a group that was being written when the process died; nothing in it was acknowledged"
+        );
+    }
+    let genesis = *log.genesis();
+    let states = match early.get() {
+        Some(states) => Arc::clone(states),
+        None => open_states(states_folder, genesis.log, genesis.partitions)?,
+    };
+    let log = Arc::new(log);
+    Ok(Opened { log: Arc::<EmbeddedLog>::clone(&log), closing: Closing::Embedded(log), genesis, states })
+}
+
+/// Runs what waits for a disk where waiting harms nobody.
+async fn blocking<T: Send + 'static>(work: impl FnOnce() -> Result<T, Failure> + Send + 'static) -> Result<T, Failure> {
+    tokio::task::spawn_blocking(work).await.map_err(|_| Failure::plain("opening the data directory failed"))?
+}
+
+/// Why an embedded log cannot be opened, and what to do about it.
+pub(crate) fn cannot_open(fault: &OpenFault) -> Failure {
+    let failure = Failure::of("cannot open the log", fault);
+    match fault {
+        OpenFault::InUse { .. } => failure.next("stop that process, or use another directory with --data DIR"),
+        OpenFault::Damaged { .. } | OpenFault::Behind { .. } => {
+            failure.next("restore the directory from a copy; nothing in it was changed")
+        }
+        _ => failure,
+    }
+}
+
+fn open_states(folder: &Path, log: LogId, partitions: u16) -> Result<Arc<StateStore<Shop>>, Failure> {
+    let (store, opened) = StateStore::open(folder, log, partitions, Arc::new(Shop), StoreOptions::default())
+        .map_err(|fault| Failure::of("cannot open the state store", &fault))?;
+    if let store::Opened::Wiped(why) = opened {
+        tracing::warn!(why, "the state store is folded afresh from the log");
+    }
+    Ok(Arc::new(store))
+}
