@@ -106,6 +106,8 @@ impl House {
             chance: Arc::new(SystemChance),
             node_name: plan.name.clone(),
             address: plan.address.clone(),
+            wanted: engine_runtime::wanted::all(genesis.partitions),
+            peers: Arc::new(engine_runtime::peers::Alone),
             options: plan.node.clone(),
         })
         .await

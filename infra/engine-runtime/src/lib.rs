@@ -13,6 +13,7 @@ pub mod projection;
 mod queue;
 pub mod store;
 pub mod system;
+pub mod wanted;
 pub mod watch;
 
 /// A fault and what caused it, in one line, for the place where it is handled and logged.

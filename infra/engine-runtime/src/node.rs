@@ -1,6 +1,7 @@
-//! A node: all of a log's partitions led by one process. Commands go in through one door, are decided by the shard of
-//! their partition and answered when their effect is certain; what streams owe is carried out behind it. The work lives
-//! in the node's own tasks: a sender that goes away cancels nothing.
+//! A node: one process of those that share a log. It leads the partitions that its hint names and follows the others, so
+//! that it can take any of them over at once. Commands go in through one door, are decided by the shard of their
+//! partition, here or at the node that leads it, and answered when their effect is certain; what streams owe is carried
+//! out where they are led. The work lives in the node's own tasks: a sender that goes away cancels nothing.
 
 mod cache;
 mod errands;
@@ -43,8 +44,10 @@ use self::shared::{Door, Shared, blocking};
 use self::timers::Timers;
 use crate::history::History;
 use crate::outside::Outside;
+use crate::peers::{Owner, Peers};
 use crate::projection::Behind;
 use crate::store::StateStore;
+use crate::wanted::Wanted;
 use crate::watch::{Watch, Watches};
 
 /// What a node is made of.
@@ -67,6 +70,10 @@ pub struct Parts<R: Reactor> {
     pub node_name: String,
     /// Where others would send commands for it.
     pub address: String,
+    /// Which partitions it should lead ([`crate::wanted::all`] where there is no other node).
+    pub wanted: Wanted,
+    /// The way to other nodes ([`crate::peers::Alone`] where there is none).
+    pub peers: Arc<dyn Peers<R>>,
     /// What it bounds.
     pub options: NodeOptions,
 }
@@ -90,6 +97,8 @@ pub struct NodeOptions {
     pub call_wait: Duration,
     /// Partitions folded at once at the start.
     pub catch_ups_max: usize,
+    /// Commands and questions on their way to other nodes at once. 4,096: what one shard may have under way.
+    pub forwards_max: usize,
 }
 
 impl Default for NodeOptions {
@@ -103,6 +112,7 @@ impl Default for NodeOptions {
             errands_max: 1_024,
             call_wait: Duration::from_secs(30),
             catch_ups_max: 4,
+            forwards_max: 4_096,
         }
     }
 }
@@ -145,6 +155,10 @@ pub enum PartitionStatus {
     Claiming,
     /// Commands are decided.
     Leading(Epoch),
+    /// Not to be led here: led by this node, to which commands are forwarded, or by nobody that the log knows of.
+    Following(Option<Owner>),
+    /// To be led here, but this node took it: commands are forwarded to it, and it is claimed again soon.
+    Contested(Owner),
     /// The log has no room; tried again every second.
     Full,
     /// The log's writer has stopped for good.
@@ -165,15 +179,19 @@ pub struct NodeStatus {
 }
 
 impl NodeStatus {
-    /// Why commands are not all taken; `None` if they are.
+    /// Why commands are not all taken; `None` if they are: every partition is led by somebody known, and those that this
+    /// node should lead by this node.
     pub fn unready(&self) -> Option<String> {
         if self.draining {
             return Some("shutting down".to_owned());
         }
-        let (partition, status) =
-            self.partitions.iter().enumerate().find(|(_, status)| !matches!(status, PartitionStatus::Leading(_)))?;
+        let is_led =
+            |status: &PartitionStatus| matches!(status, PartitionStatus::Leading(_) | PartitionStatus::Following(Some(_)));
+        let (partition, status) = self.partitions.iter().enumerate().find(|(_, status)| !is_led(status))?;
         Some(match status {
-            PartitionStatus::Leading(_) => return None,
+            PartitionStatus::Leading(_) | PartitionStatus::Following(Some(_)) => return None,
+            PartitionStatus::Following(None) => format!("partition {partition} is led by nobody"),
+            PartitionStatus::Contested(owner) => format!("partition {partition} was taken by {}", owner.node),
             PartitionStatus::Claiming => format!("partition {partition} is being claimed"),
             PartitionStatus::Full => "the log is full".to_owned(),
             PartitionStatus::Stopped => "the log has stopped".to_owned(),
@@ -251,6 +269,8 @@ impl<R: Reactor> Node<R> {
             chance: parts.chance,
             node_name: parts.node_name,
             address: parts.address,
+            wanted: parts.wanted,
+            peers: parts.peers,
             doors,
             inboxes,
             cache: StateCache::new(parts.options.cache_bytes),
@@ -314,7 +334,44 @@ impl<R: Reactor> Node<R> {
         &self,
         envelope: Envelope<R::Command>,
     ) -> impl Future<Output = Result<Answer<R::State>, NoAnswer>> + Send + use<R> {
-        self.running.shared.submit(envelope)
+        self.submit_within(envelope, self.running.shared.options.answer_wait)
+    }
+
+    /// The same, waiting at most `within` for the answer.
+    pub fn submit_within(
+        &self,
+        envelope: Envelope<R::Command>,
+        within: Duration,
+    ) -> impl Future<Output = Result<Answer<R::State>, NoAnswer>> + Send + use<R> {
+        self.running.shared.submit(envelope, within)
+    }
+
+    /// The door for other nodes: as [`Self::submit_within`], but never forwards. `NotOwner` if the partition is not led
+    /// here (this try did nothing); while it is being claimed the command waits.
+    pub fn submit_here(
+        &self,
+        envelope: Envelope<R::Command>,
+        within: Duration,
+    ) -> impl Future<Output = Result<Answer<R::State>, NoAnswer>> + Send + use<R> {
+        self.running.shared.submit(envelope, within)
+    }
+
+    /// The door for other nodes' questions: all that is known of a command id in `partition`, behind a barrier. Never
+    /// forwards: `NotOwner` if the partition is not led here; while it is being claimed the question waits.
+    pub async fn inquire_here(
+        &self,
+        partition: Partition,
+        tenant: Tenant,
+        id: CommandId,
+        within: Duration,
+    ) -> Result<Vec<KnownCommand>, NoAnswer> {
+        let node = self.clone();
+        let asked = tokio::spawn(async move { node.inquire_partitions(&[partition], tenant, id).await });
+        match tokio::time::timeout(within, asked).await {
+            Ok(Ok(known)) => known,
+            Ok(Err(_)) => Err(NoAnswer::Unconfirmed),
+            Err(_) => Err(NoAnswer::TimedOut),
+        }
     }
 
     /// All that is known of a command id, on whatever resources it was used. An empty answer rests on a barrier in
@@ -322,7 +379,8 @@ impl<R: Reactor> Node<R> {
     pub async fn inquire(&self, tenant: Tenant, id: CommandId) -> Result<Vec<KnownCommand>, NoAnswer> {
         let node = self.clone();
         let wait = self.running.shared.options.answer_wait;
-        let asked = tokio::spawn(async move { node.inquire_all(tenant, id).await });
+        let all = (0..self.genesis().partitions).map(Partition).collect::<Vec<_>>();
+        let asked = tokio::spawn(async move { node.inquire_partitions(&all, tenant, id).await });
         match tokio::time::timeout(wait, asked).await {
             Ok(Ok(known)) => known,
             Ok(Err(_)) => Err(NoAnswer::Unconfirmed),
@@ -330,10 +388,17 @@ impl<R: Reactor> Node<R> {
         }
     }
 
-    async fn inquire_all(&self, tenant: Tenant, id: CommandId) -> Result<Vec<KnownCommand>, NoAnswer> {
+    async fn inquire_partitions(
+        &self,
+        partitions: &[Partition],
+        tenant: Tenant,
+        id: CommandId,
+    ) -> Result<Vec<KnownCommand>, NoAnswer> {
         let shared = &self.running.shared;
         let mut asked = Vec::new();
-        for door in &shared.doors {
+        for partition in partitions {
+            // What comes from another node may name any number.
+            let door = shared.doors.get(usize::from(partition.0)).ok_or(NoAnswer::NotOwner)?;
             let (sender, receiver) = oneshot::channel();
             let knock = Knock::Inquiry(tenant.clone(), id, sender);
             door.knocks.send(knock).await.map_err(|_| shared.closed())?;
@@ -353,7 +418,7 @@ impl<R: Reactor> Node<R> {
             error!(fault.code = "state-store-unreadable", error = %crate::chain(&fault), "cannot look an id up");
             NoAnswer::LogDamaged
         })?;
-        for found in stored.into_iter().filter(|found| found.tenant == tenant) {
+        for found in stored.into_iter().filter(|found| found.tenant == tenant && partitions.contains(&found.partition)) {
             let commit = known.entry(found.resource).or_default();
             if commit.is_none() {
                 let position = Position { partition: found.partition, offset: found.remembered.offset };

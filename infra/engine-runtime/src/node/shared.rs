@@ -27,7 +27,9 @@ use super::timers::Timers;
 use super::{NodeOptions, PartitionStatus};
 use crate::history::History;
 use crate::outside::Outside;
+use crate::peers::Peers;
 use crate::store::{StateStore, StoreFault};
+use crate::wanted::Wanted;
 use crate::watch::{Current, Watches};
 
 /// Longest wait of the node's own commands for room in a shard's queue.
@@ -54,6 +56,8 @@ pub(crate) struct Shared<R: Reactor> {
     pub(crate) chance: Arc<dyn Chance>,
     pub(crate) node_name: String,
     pub(crate) address: String,
+    pub(crate) wanted: Wanted,
+    pub(crate) peers: Arc<dyn Peers<R>>,
     pub(crate) options: NodeOptions,
     pub(crate) doors: Vec<Door<R>>,
     /// Ways back to the shards, for what is looked up and read for them.
@@ -95,12 +99,12 @@ impl<R: Reactor> Shared<R> {
     pub(crate) fn submit(
         &self,
         envelope: Envelope<R::Command>,
+        wait: Duration,
     ) -> impl Future<Output = Result<Answer<R::State>, NoAnswer>> + Send + use<R> {
         let handed = self.hand_over(envelope);
         if handed.is_err() {
             self.turned_away.increment(1);
         }
-        let wait = self.options.answer_wait;
         async move { answer(handed?, wait).await }
     }
 

@@ -152,6 +152,8 @@ impl House {
             chance: Arc::new(SystemChance),
             node_name: "test".to_owned(),
             address: String::new(),
+            wanted: engine_runtime::wanted::all(PARTITIONS),
+            peers: Arc::new(engine_runtime::peers::Alone),
             options: self.options.clone(),
         })
         .await
