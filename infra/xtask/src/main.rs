@@ -66,7 +66,7 @@ fn main() -> ExitCode {
 type Done = Result<(), String>;
 
 fn test() -> Done {
-    set_up()?;
+    xtask::set_up::set_up();
     tidy()?;
     // The tests that start the product start what users get.
     step("cargo", &["build", "--release", "--package", "docket"])?;
@@ -79,7 +79,7 @@ fn tidy() -> Done {
 }
 
 fn soak(kills: u32, cuts: u32, seed: u64) -> Done {
-    set_up()?;
+    xtask::set_up::set_up();
     step("cargo", &["build", "--release", "--package", "docket"])?;
     let (kills, cuts, seed) = (kills.to_string(), cuts.to_string(), seed.to_string());
     let knobs = [("DOCKET_TEST_KILLS", &*kills), ("DOCKET_TEST_CUTS", &*cuts), ("DOCKET_TEST_SEED", &*seed)];
@@ -96,27 +96,6 @@ fn sim(seed: u64, count: u64) -> Done {
 fn bench() -> Done {
     step("cargo", &["build", "--release", "--package", "docket"])?;
     step("cargo", &["run", "--release", "--package", "benches", "--", "all"])
-}
-
-/// What the tests want beyond Rust and a C compiler: `mkfs.xfs`, to cut the power under a real file system. Where it
-/// cannot be had those tests say so and are skipped.
-fn set_up() -> Done {
-    let missing = !["/usr/sbin/mkfs.xfs", "/sbin/mkfs.xfs"].iter().any(|path| Path::new(path).exists());
-    let root = Command::new("id").arg("-u").output().is_ok_and(|id| id.stdout.starts_with(b"0"));
-    let apt = Path::new("/usr/bin/apt-get").exists();
-    if missing && root && apt {
-        let quiet = [("DEBIAN_FRONTEND", "noninteractive")];
-        let installed = step_with("apt-get", &["update", "-qq"], &quiet)
-            .and_then(|()| step_with("apt-get", &["install", "-qq", "--yes", "xfsprogs"], &quiet));
-        if installed.is_err() {
-            println!("xtask: xfsprogs cannot be installed; the power-cut tests will be skipped");
-        }
-    } else if missing {
-        println!(
-            "xtask: no mkfs.xfs (Debian: xfsprogs) and no right to install it; the power-cut tests will be skipped"
-        );
-    }
-    Ok(())
 }
 
 fn step(program: &str, arguments: &[&str]) -> Done {
