@@ -77,8 +77,22 @@ impl Kafka {
         }
         let home = jars::home()?;
         let count = usize::from(brokers);
-        let mut ports = ports::take(2 * count)?;
-        let controllers = ports.split_off(count);
+        let (ports, controllers) = match life {
+            Life::Ours => {
+                let mut ports = ports::take(2 * count)?;
+                let controllers = ports.split_off(count);
+                (ports, controllers)
+            }
+            // People type them.
+            Life::Detached => {
+                let near = |digit: u16| {
+                    (1..=u16::from(brokers))
+                        .map(|id| ports::take_rather(19_090 + 100 * id + digit))
+                        .collect::<Result<Vec<_>, _>>()
+                };
+                (near(2)?, near(3)?)
+            }
+        };
         let voters: Vec<String> =
             (1..).zip(&controllers).map(|(id, port)| format!("{id}@{}", port.address())).collect();
         let voters = voters.join(",");
@@ -135,6 +149,14 @@ impl Kafka {
     /// If there is no such broker.
     pub fn process(&self, broker: u8) -> Option<crate::process::Name> {
         self.brokers[Self::place(broker)].running.as_ref().map(Running::name)
+    }
+
+    /// How a broker was started.
+    ///
+    /// # Panics
+    /// If there is no such broker.
+    pub fn recipe(&self, broker: u8) -> &Recipe {
+        &self.brokers[Self::place(broker)].recipe
     }
 
     /// Kills a broker with SIGKILL. Its files stay.

@@ -8,7 +8,9 @@
 //! kafka.pause(kafka.leader_of("docket.log.shop", 0).expect("it has a leader"));
 //! ```
 
+pub mod cluster;
 pub mod kafka;
+pub mod node;
 pub mod ports;
 pub mod postgres;
 pub mod process;

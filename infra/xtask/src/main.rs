@@ -1,4 +1,4 @@
-//! Chores that are more than one command: `cargo xtask test` sets a machine up and runs every check there is, in the order
+//! Chores that are more than one command, and clusters to play with: `cargo xtask test` sets a machine up and runs every check there is, in the order
 //! in which a failure is cheapest to learn of. Each step is a command anyone can type; it is printed before it runs.
 
 use std::path::{Path, PathBuf};
@@ -6,6 +6,10 @@ use std::process::{Command, ExitCode};
 use std::time::Instant;
 
 use clap::{Parser, Subcommand};
+use xtask::cluster::{self, Cluster};
+use xtask::process::Name;
+
+mod show;
 
 #[derive(Parser)]
 #[command(name = "cargo xtask", about = "Docket's chores", disable_help_subcommand = true)]
@@ -43,6 +47,78 @@ enum Chore {
     },
     /// Measure: every benchmark beside its floor, in one run
     Bench,
+    /// A real Kafka, a real PostgreSQL and nodes on this machine, in the background
+    #[command(after_help = CLUSTER_EXAMPLES)]
+    Cluster {
+        /// Where its files lie [default: target/cluster]
+        #[arg(long, global = true, value_name = "DIR")]
+        dir: Option<PathBuf>,
+        #[command(subcommand)]
+        what: ClusterChore,
+    },
+}
+
+const CLUSTER_EXAMPLES: &str = "\
+Examples:
+  cargo xtask cluster up                                three nodes on one broker and PostgreSQL
+  cargo xtask cluster up --brokers 3                    on three brokers
+  cargo xtask cluster up --nodes 0                      only Kafka and PostgreSQL, for nodes of your own
+  cargo xtask cluster up --nodes 1 --brokers 0 --sqlite one node with a log of its own
+  cargo xtask cluster kill node-2                       kill -9; `up` brings it back
+  cargo xtask cluster pause broker-1                    SIGSTOP: it is there and says nothing
+  cargo xtask cluster status | jq -r '.[].address'
+  cargo xtask cluster down                              ends all and removes their files";
+
+#[derive(Subcommand)]
+enum ClusterChore {
+    /// Start a cluster, or what is dead of the one that is there
+    Up {
+        /// Kafka brokers: 1 or 3, or 0 for a node with a log of its own
+        #[arg(long, default_value_t = 1, value_parser = brokers)]
+        brokers: u8,
+        /// Nodes of the product
+        #[arg(long, default_value_t = 3, value_parser = clap::value_parser!(u16).range(0..=9))]
+        nodes: u16,
+        /// Keep rows in PostgreSQL (the default)
+        #[arg(long, conflicts_with = "sqlite")]
+        postgres: bool,
+        /// Keep rows in a SQLite file per node
+        #[arg(long)]
+        sqlite: bool,
+        /// Partitions of the log
+        #[arg(long, default_value_t = 12)]
+        partitions: u16,
+        /// The product; built in release if not given
+        #[arg(long, env = "DOCKET_BIN", value_name = "FILE")]
+        binary: Option<PathBuf>,
+    },
+    /// Who there is, and what they do: a table on a terminal, JSON elsewhere
+    Status,
+    /// End all and remove their files
+    Down {
+        /// Leave the files
+        #[arg(long)]
+        keep: bool,
+    },
+    /// kill -9
+    Kill {
+        /// broker-1, postgres, node-1, …
+        who: Vec<String>,
+    },
+    /// SIGSTOP: its connections stay open and nothing comes out of them
+    Pause {
+        /// broker-1, postgres, node-1, …
+        who: Vec<String>,
+    },
+    /// SIGCONT
+    Resume {
+        /// broker-1, postgres, node-1, …
+        who: Vec<String>,
+    },
+}
+
+fn brokers(text: &str) -> Result<u8, String> {
+    text.parse().ok().filter(|count| [0, 1, 3].contains(count)).ok_or_else(|| "0, 1 or 3".to_owned())
 }
 
 fn main() -> ExitCode {
@@ -52,11 +128,12 @@ fn main() -> ExitCode {
         Chore::Soak { kills, cuts, seed } => soak(kills, cuts, seed),
         Chore::Sim { seed, count } => sim(seed, count),
         Chore::Bench => bench(),
+        Chore::Cluster { dir, what } => cluster(&dir.unwrap_or_else(|| target().join("cluster")), what),
     };
     match done {
         Ok(()) => ExitCode::SUCCESS,
         Err(step) => {
-            eprintln!("xtask: this step failed: {step}");
+            eprintln!("xtask: failed: {step}");
             ExitCode::FAILURE
         }
     }
@@ -98,6 +175,54 @@ fn bench() -> Done {
     step("cargo", &["run", "--release", "--package", "benches", "--", "all"])
 }
 
+fn cluster(directory: &Path, what: ClusterChore) -> Done {
+    match what {
+        ClusterChore::Up { brokers, nodes, postgres: _, sqlite, partitions, binary } => {
+            if let Ok(mut there) = Cluster::find(directory) {
+                let started = there.start_dead()?;
+                show::members(&there);
+                eprintln!(
+                    "xtask: started {}",
+                    if started.is_empty() { "nothing".to_owned() } else { started.join(", ") }
+                );
+                return Ok(());
+            }
+            let binary = match binary {
+                Some(binary) => binary,
+                None if nodes == 0 => PathBuf::new(),
+                None => {
+                    step("cargo", &["build", "--release", "--package", "docket"])?;
+                    target().join("release/docket")
+                }
+            };
+            let began = Instant::now();
+            let plan = cluster::Plan { brokers, nodes, postgres: !sqlite, partitions, binary };
+            let cluster = Cluster::up(directory, &plan)?;
+            show::members(&cluster);
+            eprintln!("\nUp in {:.1} s, in {}", began.elapsed().as_secs_f64(), cluster.directory().display());
+            show::next(&cluster);
+        }
+        ClusterChore::Status => show::members(&Cluster::find(directory)?),
+        ClusterChore::Down { keep } => Cluster::find(directory)?.down(keep)?,
+        ClusterChore::Kill { who } => each(directory, &who, Name::kill)?,
+        ClusterChore::Pause { who } => each(directory, &who, Name::pause)?,
+        ClusterChore::Resume { who } => each(directory, &who, Name::resume)?,
+    }
+    Ok(())
+}
+
+/// Does something to members by name, and shows all.
+fn each(directory: &Path, who: &[String], act: fn(Name) -> Done) -> Done {
+    let cluster = Cluster::find(directory)?;
+    // A mistyped name is found before anything is done.
+    let members = who.iter().map(|who| cluster.member(who)).collect::<Result<Vec<_>, _>>()?;
+    for member in members {
+        act(member.name).map_err(|fault| format!("{}: {fault}", member.who))?;
+    }
+    show::members(&cluster);
+    Ok(())
+}
+
 fn step(program: &str, arguments: &[&str]) -> Done {
     step_with(program, arguments, &[])
 }
@@ -115,6 +240,12 @@ fn step_with(program: &str, arguments: &[&str], environment: &[(&str, &str)]) ->
         .map_err(|error| format!("{typed} ({error})"))?;
     println!("xtask: {:.0} s for {typed}", began.elapsed().as_secs_f64());
     if status.success() { Ok(()) } else { Err(typed) }
+}
+
+/// Where cargo builds: this very program lies in `<target>/debug`.
+fn target() -> PathBuf {
+    let own = std::env::current_exe().ok().and_then(|own| Some(own.parent()?.parent()?.to_owned()));
+    own.unwrap_or_else(|| root().join("target"))
 }
 
 fn root() -> PathBuf {

@@ -4,7 +4,7 @@
 
 use std::fs::{self, File};
 use std::net::TcpListener;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::time::{SystemTime, UNIX_EPOCH};
 
 /// The ports we choose from. Linux draws outgoing ones from 32768 up.
@@ -46,13 +46,26 @@ pub fn take(count: usize) -> Result<Vec<Port>, String> {
             break;
         }
         let number = LOWEST + u16::try_from((start + step) % span).expect("less than the span");
-        let name = folder.join(number.to_string());
-        let Ok(lock) = File::options().create(true).truncate(false).write(true).open(name) else { continue };
-        if lock.try_lock().is_ok() && TcpListener::bind(("127.0.0.1", number)).is_ok() {
-            taken.push(Port { number, _lock: lock });
-        }
+        taken.extend(lock(&folder, number));
     }
     if taken.len() == count { Ok(taken) } else { Err(format!("no {count} free ports from {LOWEST} to {HIGHEST}")) }
+}
+
+/// This port if it is free, else any.
+///
+/// # Errors
+/// As [`take`].
+pub fn take_rather(number: u16) -> Result<Port, String> {
+    match lock(&folder()?, number) {
+        Some(port) => Ok(port),
+        None => take(1)?.pop().ok_or_else(|| "no free port".to_owned()),
+    }
+}
+
+fn lock(folder: &Path, number: u16) -> Option<Port> {
+    let lock = File::options().create(true).truncate(false).write(true).open(folder.join(number.to_string())).ok()?;
+    let free = lock.try_lock().is_ok() && TcpListener::bind(("127.0.0.1", number)).is_ok();
+    free.then_some(Port { number, _lock: lock })
 }
 
 fn folder() -> Result<PathBuf, String> {

@@ -96,7 +96,11 @@ impl Postgres {
             initialize.uid(user).gid(group);
         }
         process::run(&mut initialize)?;
-        let port = ports::take(1)?.pop().ok_or("no free port")?;
+        let port = match life {
+            Life::Ours => ports::take(1)?.pop().ok_or("no free port")?,
+            // People type it. Not 5432: that is where a system's own would be.
+            Life::Detached => ports::take_rather(15_432)?,
+        };
         let mut recipe = Recipe::new(programs.join("postgres"), directory, &directory.join("postgres.log"));
         recipe.user = user;
         recipe = recipe.arguments(["-D"]).arguments([&data]).arguments(["-p", &port.number().to_string()]);
@@ -143,6 +147,11 @@ impl Postgres {
         self.running.as_ref().map(Running::name)
     }
 
+    /// How it was started.
+    pub fn recipe(&self) -> &Recipe {
+        &self.recipe
+    }
+
     /// Stops it: connections are cut, what is committed is kept.
     ///
     /// # Panics
@@ -157,9 +166,9 @@ impl Postgres {
     /// Kills it, all its processes, with SIGKILL.
     pub fn kill(&mut self) {
         if let Some(mut running) = self.running.take() {
-            let children = running.name().children();
+            let family = running.name().children();
             running.kill();
-            for child in children {
+            for child in family {
                 // Most go by themselves when the first is gone.
                 let _ = child.signal(Signal::KILL);
                 let _ = child.wait_gone(STOPS_WITHIN);
@@ -181,13 +190,7 @@ impl Postgres {
     /// # Panics
     /// If it does not run.
     pub fn pause(&self) {
-        let first = self.process().expect("postgres runs");
-        // The first before the others, so that it starts no more of them.
-        first.signal(Signal::STOP).unwrap_or_else(|fault| panic!("postgres: {fault}"));
-        for child in first.children() {
-            // One that has just ended needs no pause.
-            let _ = child.signal(Signal::STOP);
-        }
+        self.process().expect("postgres runs").pause().unwrap_or_else(|fault| panic!("postgres: {fault}"));
     }
 
     /// Lets it go on.
@@ -195,11 +198,7 @@ impl Postgres {
     /// # Panics
     /// If it does not run.
     pub fn resume(&self) {
-        let first = self.process().expect("postgres runs");
-        for child in first.children() {
-            let _ = child.signal(Signal::CONT);
-        }
-        first.signal(Signal::CONT).unwrap_or_else(|fault| panic!("postgres: {fault}"));
+        self.process().expect("postgres runs").resume().unwrap_or_else(|fault| panic!("postgres: {fault}"));
     }
 
     fn url_of(&self, database: &str) -> String {
@@ -209,7 +208,7 @@ impl Postgres {
     fn run(&mut self) -> Result<(), String> {
         let began = Instant::now();
         loop {
-            let running = Running::start(&self.recipe, self.life)?;
+            let mut running = Running::start(&self.recipe, self.life)?;
             while !running.has_ended() && began.elapsed() < READY_WITHIN {
                 if self.accepts() {
                     self.running = Some(running);
@@ -217,6 +216,7 @@ impl Postgres {
                 }
                 std::thread::sleep(LOOK_AGAIN_AFTER);
             }
+            running.kill();
             // It ends at once while a process of its predecessor is still on its way out.
             if began.elapsed() > READY_WITHIN || !self.recipe.tail().contains("still in use") {
                 return Err(format!("PostgreSQL does not start; {}", self.recipe.tail()));

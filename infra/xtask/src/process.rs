@@ -136,6 +136,45 @@ impl Name {
             .collect()
     }
 
+    /// Freezes it and all that it began with SIGSTOP: connections stay open and nothing comes out of them.
+    ///
+    /// # Errors
+    /// When it is gone, or is not ours to signal.
+    pub fn pause(self) -> Result<(), String> {
+        // The first before the others, so that it begins no more of them.
+        self.signal(Signal::STOP)?;
+        for child in self.children() {
+            // One that has just ended needs no pause.
+            let _ = child.signal(Signal::STOP);
+        }
+        Ok(())
+    }
+
+    /// Lets what is paused go on.
+    ///
+    /// # Errors
+    /// When it is gone, or is not ours to signal.
+    pub fn resume(self) -> Result<(), String> {
+        for child in self.children() {
+            let _ = child.signal(Signal::CONT);
+        }
+        self.signal(Signal::CONT)
+    }
+
+    /// Kills it and all that it began with SIGKILL, and waits until all of them are gone.
+    ///
+    /// # Errors
+    /// When one is still there after 10 s.
+    pub fn kill(self) -> Result<(), String> {
+        let family = self.children();
+        for one in std::iter::once(self).chain(family) {
+            // Gone already is as good.
+            let _ = one.signal(Signal::KILL);
+            one.wait_gone(GONE_WITHIN)?;
+        }
+        Ok(())
+    }
+
     /// Waits until it is gone.
     ///
     /// # Errors
@@ -157,6 +196,12 @@ impl Name {
             Some(signal) => kill_process(pid, signal).is_ok(),
             None => rustix::process::test_kill_process(pid).is_ok(),
         }
+    }
+}
+
+impl std::fmt::Display for Name {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(f, "{}", self.pid)
     }
 }
 

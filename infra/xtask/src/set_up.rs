@@ -18,6 +18,12 @@ struct Want {
 
 const WANTS: &[Want] = &[
     Want {
+        what: "make and a C++ compiler, with which the Kafka client is built",
+        packages: &["build-essential"],
+        without: "nothing: it will not build, unless with --no-default-features",
+        is_there: || in_path("make").is_some() && in_path("c++").is_some(),
+    },
+    Want {
         what: "mkfs.xfs, to cut the power under a real file system",
         packages: &["xfsprogs"],
         without: "the power-cut tests",
