@@ -11,6 +11,7 @@ pub mod outside;
 pub mod peers;
 pub mod projection;
 mod queue;
+pub mod remote;
 pub mod store;
 pub mod system;
 pub mod wanted;
