@@ -10,6 +10,7 @@ use clap::Parser;
 
 mod cli;
 mod client;
+mod config;
 mod demo;
 mod dev;
 mod dice;
@@ -21,6 +22,7 @@ mod load;
 mod order;
 mod output;
 mod saga;
+mod serve;
 mod stock;
 mod stream;
 

@@ -2,6 +2,7 @@
 //! it has folded: what it knows was durable once, so a log that ends before that has lost something and is refused.
 
 use std::collections::BTreeMap;
+use std::fmt;
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, OnceLock};
 
@@ -24,6 +25,15 @@ pub(crate) enum LogPlan {
     Memory,
     /// Segment files in this directory.
     Embedded(PathBuf),
+}
+
+impl fmt::Display for LogPlan {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Memory => f.write_str("a log in memory"),
+            Self::Embedded(folder) => write!(f, "the log in {}", folder.display()),
+        }
+    }
 }
 
 /// The log, and what the node has folded of it.
