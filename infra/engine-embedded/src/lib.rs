@@ -6,6 +6,7 @@
 
 mod block;
 mod cache;
+mod copy;
 mod disk;
 mod files;
 mod index;
@@ -27,6 +28,7 @@ use engine::position::{LogId, Offset, Partition};
 use engine::record::Genesis;
 use parking_lot::Mutex;
 
+pub use crate::copy::{COPIED_RECORD_BYTES_MAX, CopyFault, CopyReadFault, CopyReader, CopyReport, LogCopy, no_room};
 pub use crate::disk::{Disk, RealDisk};
 use crate::files::Lock;
 pub use crate::options::{KnownDurable, OpenFault, OpenReport, Options, TornTail};
