@@ -75,7 +75,10 @@ impl Kafka {
         if brokers != 1 && brokers != 3 {
             return Err(format!("{brokers} brokers: there are clusters of 1 and of 3"));
         }
-        let home = jars::home()?;
+        Self::launch(&jars::home()?, "SharedArchiveFile", directory, brokers, life)
+    }
+
+    fn launch(home: &jars::Home, archive: &str, directory: &Path, brokers: u8, life: Life) -> Result<Self, String> {
         let count = usize::from(brokers);
         let (ports, controllers) = match life {
             Life::Ours => {
@@ -100,16 +103,13 @@ impl Kafka {
         let mut kafka = Self { brokers: Vec::new(), life, _scratch: None };
         for (id, (clients, controllers)) in (1..=brokers).zip(ports.into_iter().zip(controllers)) {
             let own = directory.join(format!("broker-{id}"));
-            let properties = lay_out(&home, &own, id, &cluster)?;
+            let properties = lay_out(home, &own, id, &cluster)?;
             let text = settings(id, brokers, &voters, &clients, &controllers, &own.join("log"));
             fs::write(&properties, text).map_err(|error| format!("cannot write {}: {error}", properties.display()))?;
             let heap = if brokers == 1 { 384 } else { 256 };
             let recipe = Recipe::new(&home.java, &own, &own.join("broker.log"))
-                // Two cores and short lives: no compiler threads that work for a future which does not come, no
-                // collector that wants a core for itself.
-                .arguments(["-XX:+UseSerialGC", "-XX:TieredStopAtLevel=1", "-Djava.awt.headless=true"])
+                .arguments(home.java(archive))
                 .arguments([format!("-Xms{heap}m"), format!("-Xmx{heap}m")])
-                .arguments([format!("-Dlog4j2.configurationFile=file:{}", home.logging.display())])
                 .arguments(["-cp", &home.classes, "kafka.Kafka"])
                 .arguments([&properties]);
             kafka.brokers.push(Broker { recipe, clients, _controllers: controllers, running: None });
@@ -314,6 +314,14 @@ impl Kafka {
     fn place(broker: u8) -> usize {
         usize::from(broker).checked_sub(1).expect("brokers are numbered from 1")
     }
+}
+
+/// Runs a broker once so that Java keeps the classes it loads.
+fn archive_classes(home: &jars::Home) -> Result<(), String> {
+    let scratch = TempDir::with_prefix("docket-kafka-").map_err(|error| format!("no scratch directory: {error}"))?;
+    let mut kafka = Kafka::launch(home, "ArchiveClassesAtExit", scratch.path(), 1, Life::Ours)?;
+    let running = kafka.brokers[0].running.take().ok_or("a broker that was started is gone")?;
+    running.end(Signal::TERM, STOPS_WITHIN)
 }
 
 /// Makes a broker's directory from the template; the path of its properties, which are still to be written.
