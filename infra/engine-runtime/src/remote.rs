@@ -5,6 +5,7 @@
 //! about another log, or in a form it does not know, refuses before it decides. A caller that goes away cancels nothing.
 
 mod convert;
+mod door;
 mod link;
 mod peers;
 mod server;

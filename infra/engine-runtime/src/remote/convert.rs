@@ -270,3 +270,31 @@ fn parsed<T: DeserializeOwned>(json: &[u8]) -> Result<T, Unreadable> {
         format!("{kind} at column {}", fault.column())
     })
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_a_later_owner_answers_is_unknown() {
+        assert!(answer::<()>(proto::SubmitReply { result: None }).is_err());
+        assert!(known(proto::InquireReply { result: None }).is_err());
+        assert_eq!(no_answer(0), NoAnswer::Unconfirmed);
+        assert_eq!(no_answer(99), NoAnswer::Unconfirmed);
+    }
+
+    #[test]
+    fn an_answer_that_cannot_be_read_is_unknown() {
+        let decided = proto::Decided { outcome: Bytes::from_static(b"{\"status\":200}"), ..proto::Decided::default() };
+        let replied =
+            |decided| answer::<u32>(proto::SubmitReply { result: Some(submit_reply::Result::Decided(decided)) });
+        assert!(replied(decided.clone()).is_ok());
+        assert!(replied(proto::Decided { outcome: Bytes::new(), ..decided.clone() }).is_err());
+        assert!(replied(proto::Decided { partition: 1 << 16, ..decided.clone() }).is_err());
+        assert!(replied(proto::Decided { state: Some(Bytes::from_static(b"\"no number\"")), ..decided }).is_err());
+        let record = proto::KnownRecord { commit: Bytes::from_static(b"no record"), ..proto::KnownRecord::default() };
+        let command = proto::KnownCommand { resource: "note-1".to_owned(), record: Some(record) };
+        let result = inquire_reply::Result::Known(proto::Known { command: vec![command] });
+        assert!(known(proto::InquireReply { result: Some(result) }).is_err());
+    }
+}

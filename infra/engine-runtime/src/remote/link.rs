@@ -54,7 +54,8 @@ impl Links {
             let idle_max = self.options.idle_max;
             known.by_address.retain(|_, link| Arc::strong_count(link) > 1 || now - *link.used.lock() < idle_max);
         }
-        let link = known.by_address.entry(address.clone()).or_insert_with(|| Arc::new(Link::to(address, &self.options)));
+        let link =
+            known.by_address.entry(address.clone()).or_insert_with(|| Arc::new(Link::to(address, &self.options)));
         *link.used.lock() = now;
         link.clone()
     }
@@ -193,5 +194,20 @@ impl Service<Request<Body>> for Wire {
             })
         }
         .boxed()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn unused_ways_are_forgotten_and_used_ones_kept() {
+        let links = Links::new(RemoteOptions { idle_max: Duration::ZERO, ..RemoteOptions::default() });
+        let used = links.to(&"a:1".into());
+        drop(links.to(&"b:1".into()));
+        let again = links.to(&"a:1".into());
+        assert!(Arc::ptr_eq(&used, &again));
+        assert_eq!(links.count(), 1);
     }
 }
