@@ -5,11 +5,11 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use axum::Router;
-use axum::extract::{Request, State};
-use axum::middleware::{Next, from_fn, from_fn_with_state};
-use axum::response::{IntoResponse, Response};
+use axum::extract::{MatchedPath, Request, State};
+use axum::middleware::{Next, from_fn_with_state};
+use axum::response::Response;
 use axum::routing::{any, get};
-use chassis::app::App;
+use chassis::app::{App, turned_away};
 use chassis::cursor::CursorKey;
 use chassis::health::Health;
 use chassis::metrics::Metrics;
@@ -154,7 +154,7 @@ impl House {
             };
             routes = routes.merge(reads.routes());
         } else {
-            routes = routes.route("/v1/{*rest}", any(read_elsewhere)).layer(from_fn(reading_elsewhere));
+            routes = routes.route("/v1/{*rest}", any(nothing_here)).method_not_allowed_fallback(nothing_here);
         }
         routes
             .merge(pages().routes())
@@ -202,20 +202,20 @@ fn open_gateway(plan: &Plan, clock: &Arc<dyn Clock>) -> Result<Simulator, Failur
     }
 }
 
-/// Turns reads away that this node has no role for, before a route that takes only commands calls them a wrong method.
-async fn reading_elsewhere(request: Request, next: Next) -> Response {
-    let path = request.uri().path();
+/// Turns reads away that this node has no role for. They come here because no route takes them: a route for commands
+/// would call them a wrong method, and no route at all would deny that there is such a thing.
+async fn nothing_here(matched: MatchedPath, request: Request) -> Problem {
     let reads = matches!(*request.method(), Method::GET | Method::HEAD);
-    // What became of a command is asked where commands are taken.
-    if reads && path.starts_with("/v1/") && !path.starts_with("/v1/commands/") {
-        return Problem::not_served_here("this node answers no reads: it has no query role").into_response();
-    }
-    next.run(request).await
-}
-
-/// What is at no route of this node and is no read, which was turned away before, is nowhere.
-async fn read_elsewhere() -> Problem {
-    Problem::no_such_route()
+    let known = !matched.as_str().contains("{*");
+    let problem = match (reads, known) {
+        // What became of a command is asked where commands are taken.
+        (true, _) if request.uri().path().starts_with("/v1/") => {
+            Problem::not_served_here("this node answers no reads: it has no query role")
+        }
+        (_, true) => Problem::method_not_allowed(),
+        (_, false) => Problem::no_such_route(),
+    };
+    turned_away(request, problem).await
 }
 
 /// Looks how many sagas stand where before the metrics are told: nobody needs to know between two scrapes.

@@ -20,8 +20,9 @@ pub struct Books {
     accounts: BTreeMap<PaymentId, Account>,
 }
 
-#[derive(Debug, Default)]
-struct Account {
+/// What the books know of one payment.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+pub(super) struct Account {
     key: Option<CommandId>,
     token: Option<Box<str>>,
     currency: Option<Currency>,
@@ -98,6 +99,9 @@ pub enum BooksFault {
         #[source]
         source: std::io::Error,
     },
+    /// The URL of the books is none.
+    #[error("the gateway simulator's books cannot be kept there: {0}")]
+    Url(String),
     /// A line of the journal is not one.
     #[error(
         "the gateway simulator's books in {path} are damaged at line {line}; move the file away to begin new books"
@@ -123,6 +127,16 @@ pub(super) fn parts(call: &GatewayCall) -> (PaymentId, Verb, Option<Money>, Opti
 }
 
 impl Books {
+    /// The books of these payments alone.
+    pub(super) fn of(accounts: BTreeMap<PaymentId, Account>) -> Self {
+        Self { accounts }
+    }
+
+    /// What they know of each payment.
+    pub(super) fn into_accounts(self) -> BTreeMap<PaymentId, Account> {
+        self.accounts
+    }
+
     /// The token a payment was first asked with.
     pub fn token_of(&self, payment: PaymentId) -> Option<&str> {
         self.accounts.get(&payment)?.token.as_deref()

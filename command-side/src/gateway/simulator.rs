@@ -9,15 +9,16 @@ use std::time::Duration;
 
 use engine::message::CommandId;
 use engine::ports::Clock;
+use engine::time::Timestamp;
 use engine_runtime::outside::Outside;
 use futures::future::BoxFuture;
 use parking_lot::Mutex;
 use schemas::command::{GatewayAnswer, GatewayCall};
-use schemas::id::PaymentId;
 use schemas::ledger::LedgerRow;
 
 use super::books::{Books, BooksFault, Line, Verb, parts};
 use super::journal::Journal;
+use super::shared::SharedBooks;
 
 /// How long our client waits for an answer that never comes.
 const ANSWER_WAIT: Duration = Duration::from_millis(500);
@@ -35,15 +36,31 @@ pub struct Simulator(Arc<Inner>);
 
 struct Inner {
     clock: Arc<dyn Clock>,
-    books: Mutex<Books>,
-    journal: Journal,
-    healed: AtomicBool,
+    keeping: Keeping,
     second_answer: OnceLock<SecondAnswer>,
+}
+
+/// Where the books are.
+enum Keeping {
+    /// With this process alone.
+    Here { books: Mutex<Books>, journal: Journal, healed: AtomicBool },
+    /// In a database, for several processes.
+    Shared(SharedBooks),
+}
+
+/// What became of a call.
+pub(super) enum Entered {
+    /// It is in the books; whether its key was new.
+    Done { line: Line, first: bool, manner: Manner },
+    /// The token wants it to wait first.
+    Slow(Duration),
+    /// The gateway is not to be reached.
+    Down,
 }
 
 /// What a token demands.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum Manner {
+pub(super) enum Manner {
     Good,
     Refuses(&'static str),
     Slow(u64),
@@ -56,7 +73,7 @@ enum Manner {
 }
 
 impl Manner {
-    fn of(token: &str) -> Self {
+    pub(super) fn of(token: &str) -> Self {
         let number = |prefix: &str| token.strip_prefix(prefix).and_then(|digits| digits.parse::<u64>().ok());
         match token {
             "tok_ok" => Self::Good,
@@ -85,23 +102,28 @@ impl Manner {
 impl Simulator {
     /// A gateway that forgets its books with the process.
     pub fn in_memory(clock: Arc<dyn Clock>) -> Self {
-        Self::with(clock, Journal::Memory, Books::default())
+        Self::here(clock, Journal::Memory, Books::default())
     }
 
-    /// A gateway whose books are in this file, which is created if need be.
+    /// A gateway whose books are in this file, which is created if need be. For one process.
     pub fn open(path: &Path, clock: Arc<dyn Clock>) -> Result<Self, BooksFault> {
         let (journal, books) = Journal::open(path)?;
-        Ok(Self::with(clock, journal, books))
+        Ok(Self::here(clock, journal, books))
     }
 
-    fn with(clock: Arc<dyn Clock>, journal: Journal, books: Books) -> Self {
-        Self(Arc::new(Inner {
-            clock,
-            books: Mutex::new(books),
-            journal,
-            healed: AtomicBool::new(false),
-            second_answer: OnceLock::new(),
-        }))
+    /// One gateway for several processes: its books are in this PostgreSQL. While that does not answer, the gateway does
+    /// not either.
+    ///
+    /// # Errors
+    /// If the URL is none. Whether the database is there shows with the first call.
+    pub fn shared(url: &str, clock: Arc<dyn Clock>) -> Result<Self, BooksFault> {
+        let keeping = Keeping::Shared(SharedBooks::at(url, Arc::clone(&clock))?);
+        Ok(Self(Arc::new(Inner { clock, keeping, second_answer: OnceLock::new() })))
+    }
+
+    fn here(clock: Arc<dyn Clock>, journal: Journal, books: Books) -> Self {
+        let keeping = Keeping::Here { books: Mutex::new(books), journal, healed: AtomicBool::new(false) };
+        Self(Arc::new(Inner { clock, keeping, second_answer: OnceLock::new() }))
     }
 
     /// Says where second answers go. The first call counts.
@@ -110,13 +132,28 @@ impl Simulator {
     }
 
     /// Makes the gateway reachable for `tok_down` from now on.
-    pub fn heal(&self) {
-        self.0.healed.store(true, Ordering::Relaxed);
+    ///
+    /// # Errors
+    /// If the books cannot be reached.
+    pub async fn heal(&self) -> Result<(), String> {
+        match &self.0.keeping {
+            Keeping::Here { healed, .. } => {
+                healed.store(true, Ordering::Relaxed);
+                Ok(())
+            }
+            Keeping::Shared(books) => books.heal().await,
+        }
     }
 
     /// The books, a row per payment.
-    pub fn ledger(&self) -> Vec<LedgerRow> {
-        self.0.books.lock().rows()
+    ///
+    /// # Errors
+    /// If the books cannot be reached.
+    pub async fn ledger(&self) -> Result<Vec<LedgerRow>, String> {
+        match &self.0.keeping {
+            Keeping::Here { books, .. } => Ok(books.lock().rows()),
+            Keeping::Shared(books) => books.rows().await,
+        }
     }
 }
 
@@ -129,16 +166,16 @@ impl Outside<GatewayCall, GatewayAnswer> for Simulator {
 
 impl Inner {
     async fn answer(&self, key: CommandId, call: GatewayCall) -> Result<GatewayAnswer, String> {
-        let (payment_id, verb, _, token) = parts(&call);
-        let manner = self.manner(payment_id, token);
-        if let Manner::Slow(ms) = manner {
-            tokio::time::sleep(Duration::from_millis(ms)).await;
-        }
-        if manner == Manner::Down && !self.healed.load(Ordering::Relaxed) {
+        let entered = match self.enter(key, &call, false).await? {
+            Entered::Slow(pause) => {
+                tokio::time::sleep(pause).await;
+                self.enter(key, &call, true).await?
+            }
+            entered => entered,
+        };
+        let Entered::Done { line, first, manner } = entered else {
             return Err("the gateway cannot be reached".to_owned());
-        }
-        let (line, first) = self.enter(key, &call, manner);
-        self.flush(&line).await?;
+        };
         let Some(said) = line.said else {
             return Err("the gateway failed".to_owned());
         };
@@ -148,7 +185,7 @@ impl Inner {
         }
         let answer = GatewayAnswer::from(said);
         if manner == Manner::AnswersTwice
-            && verb != Verb::Void
+            && line.verb != Verb::Void
             && let Some(sink) = self.second_answer.get().cloned()
         {
             let again = answer.clone();
@@ -160,41 +197,55 @@ impl Inner {
         Ok(answer)
     }
 
-    async fn flush(&self, line: &Line) -> Result<(), String> {
-        self.journal.flush(std::slice::from_ref(line)).wait().await
-    }
-
-    /// How the payment's token behaves; only the call that authorizes names it, the books remember it for the others.
-    fn manner(&self, payment: PaymentId, token: Option<&str>) -> Manner {
-        match token {
-            Some(token) => Manner::of(token),
-            None => self.books.lock().token_of(payment).map_or(Manner::Good, Manner::of),
+    /// Enters a call into the books, for good before this answers. `waited` if what its token wanted was done.
+    async fn enter(&self, key: CommandId, call: &GatewayCall, waited: bool) -> Result<Entered, String> {
+        let (books, journal, healed) = match &self.keeping {
+            Keeping::Here { books, journal, healed } => (books, journal, healed.load(Ordering::Relaxed)),
+            Keeping::Shared(books) => return books.enter(key, call.clone(), waited).await,
+        };
+        let entered = enter(&mut books.lock(), healed, self.clock.now(), key, call, waited);
+        if let Entered::Done { line, .. } = &entered {
+            journal.flush(std::slice::from_ref(line)).wait().await?;
         }
+        Ok(entered)
     }
+}
 
-    /// Decides and enters the call, in one piece; whether the key was new.
-    fn enter(&self, key: CommandId, call: &GatewayCall, manner: Manner) -> (Line, bool) {
-        let (payment_id, verb, amount, token) = parts(call);
-        let mut books = self.books.lock();
-        let before = books.answered(payment_id, key).cloned();
-        let fails = match manner {
-            Manner::Flaky(times) => verb == Verb::Authorize && books.failures(payment_id, verb) < times,
-            Manner::CaptureFails(times) => verb == Verb::Capture && books.failures(payment_id, verb) < times,
-            _ => false,
-        };
-        let no = match manner {
-            Manner::Refuses(reason) if verb == Verb::Authorize => Some(reason),
-            Manner::CaptureRefused if verb == Verb::Capture => Some("capture_refused"),
-            _ => None,
-        };
-        let first = before.is_none();
-        let said = match before {
-            Some(said) => Some(said),
-            None if fails => None,
-            None => Some(books.judge(call, no, self.clock.now())),
-        };
-        let line = Line { payment_id, key, verb, amount, token: token.map(str::to_owned), said };
-        books.enter(&line);
-        (line, first)
+/// Decides and enters a call, in one piece, as its token says: only the call that authorizes names it, the books remember
+/// it for the others.
+pub(super) fn enter(
+    books: &mut Books,
+    healed: bool,
+    now: Timestamp,
+    key: CommandId,
+    call: &GatewayCall,
+    waited: bool,
+) -> Entered {
+    let (payment_id, verb, amount, token) = parts(call);
+    let manner = token.or_else(|| books.token_of(payment_id)).map_or(Manner::Good, Manner::of);
+    match manner {
+        Manner::Slow(ms) if !waited => return Entered::Slow(Duration::from_millis(ms)),
+        Manner::Down if !healed => return Entered::Down,
+        _ => {}
     }
+    let before = books.answered(payment_id, key).cloned();
+    let fails = match manner {
+        Manner::Flaky(times) => verb == Verb::Authorize && books.failures(payment_id, verb) < times,
+        Manner::CaptureFails(times) => verb == Verb::Capture && books.failures(payment_id, verb) < times,
+        _ => false,
+    };
+    let no = match manner {
+        Manner::Refuses(reason) if verb == Verb::Authorize => Some(reason),
+        Manner::CaptureRefused if verb == Verb::Capture => Some("capture_refused"),
+        _ => None,
+    };
+    let first = before.is_none();
+    let said = match before {
+        Some(said) => Some(said),
+        None if fails => None,
+        None => Some(books.judge(call, no, now)),
+    };
+    let line = Line { payment_id, key, verb, amount, token: token.map(str::to_owned), said };
+    books.enter(&line);
+    Entered::Done { line, first, manner }
 }
