@@ -3,11 +3,13 @@
 //! finds out through this kit, a user could have found out too.
 
 pub mod client;
+pub mod cluster;
 pub mod dice;
 pub mod docket;
 pub mod shop;
 
 pub use client::{Client, Reply};
+pub use cluster::Cluster;
 pub use dice::Dice;
 pub use docket::{Docket, StartFault};
 

@@ -67,7 +67,7 @@ impl Kafka {
         Ok(kafka)
     }
 
-    /// Starts a new cluster whose files lie in `directory` and stay there.
+    /// Starts a new cluster whose files lie in `directory`. They stay there, unless it is [`Life::Ours`] and we die.
     ///
     /// # Errors
     /// What to install, or the end of a broker's log.
@@ -107,11 +107,12 @@ impl Kafka {
             let text = settings(id, brokers, &voters, &clients, &controllers, &own.join("log"));
             fs::write(&properties, text).map_err(|error| format!("cannot write {}: {error}", properties.display()))?;
             let heap = if brokers == 1 { 384 } else { 256 };
-            let recipe = Recipe::new(&home.java, &own, &own.join("broker.log"))
+            let mut recipe = Recipe::new(&home.java, &own, &own.join("broker.log"))
                 .arguments(home.java(archive))
                 .arguments([format!("-Xms{heap}m"), format!("-Xmx{heap}m")])
                 .arguments(["-cp", &home.classes, "kafka.Kafka"])
                 .arguments([&properties]);
+            recipe.left_behind = (life == Life::Ours).then(|| directory.to_owned());
             kafka.brokers.push(Broker { recipe, clients, _controllers: controllers, running: None });
         }
         for broker in &mut kafka.brokers {

@@ -68,7 +68,7 @@ impl Postgres {
         Ok(postgres)
     }
 
-    /// Starts a new server whose files lie in `directory` and stay there. Under root the directory becomes the user
+    /// Starts a new server whose files lie in `directory`. They stay there, unless it is [`Life::Ours`] and we die. Under root the directory becomes the user
     /// postgres's, who must be able to reach it.
     ///
     /// # Errors
@@ -103,6 +103,7 @@ impl Postgres {
         };
         let mut recipe = Recipe::new(programs.join("postgres"), directory, &directory.join("postgres.log"));
         recipe.user = user;
+        recipe.left_behind = (life == Life::Ours).then(|| directory.to_owned());
         recipe = recipe.arguments(["-D"]).arguments([&data]).arguments(["-p", &port.number().to_string()]);
         for setting in [
             "listen_addresses=127.0.0.1",

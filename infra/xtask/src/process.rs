@@ -5,7 +5,7 @@
 
 use std::ffi::{OsStr, OsString};
 use std::fs::{self, File};
-use std::io::{BufRead, BufReader};
+use std::io::{BufRead, BufReader, Write};
 use std::os::unix::process::CommandExt;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
@@ -22,15 +22,17 @@ const LOOK_AGAIN_AFTER: Duration = Duration::from_millis(10);
 /// Most of a log that a message shows, from its end, in bytes.
 const TAIL_MAX: usize = 4 * 1024;
 
-/// Starts the program, says its pid, waits until its pipe closes, and kills it. The program stays a child of the shell to
-/// the end, so its pid is nobody else's.
-const WATCH: &str = r#"log=$1; shift
+/// Starts the program, says its pid, waits for a line or the end of its pipe, and kills it. Without a line whoever held
+/// the pipe is dead, and what was left behind goes too. The program stays a child of the shell to the end, so its pid is
+/// nobody else's.
+const WATCH: &str = r#"log=$1; left=$2; shift 2
 "$@" </dev/null >>"$log" 2>&1 &
 child=$!
 echo "$child"
-read -r _
+read -r _ && left=
 kill -9 "$child" 2>/dev/null
 wait "$child" 2>/dev/null
+[ -z "$left" ] || rm -rf "$left"
 "#;
 
 /// What is to be run.
@@ -48,6 +50,9 @@ pub struct Recipe {
     pub log: PathBuf,
     /// User and group to run as, if not ours. Needs root.
     pub user: Option<(u32, u32)>,
+    /// Where nothing is to be left when its owner dies without a chance to clean up: a test that ends by `exit` drops
+    /// nothing.
+    pub left_behind: Option<PathBuf>,
 }
 
 impl Recipe {
@@ -60,6 +65,7 @@ impl Recipe {
             directory: directory.to_owned(),
             log: log.to_owned(),
             user: None,
+            left_behind: None,
         }
     }
 
@@ -242,7 +248,8 @@ impl Running {
         let mut command = match life {
             Life::Ours => {
                 let mut command = Command::new("/bin/sh");
-                command.args(["-c", WATCH, "docket-watch"]).arg(&recipe.log).arg(&recipe.program);
+                command.args(["-c", WATCH, "docket-watch"]).arg(&recipe.log);
+                command.arg(recipe.left_behind.as_deref().unwrap_or(Path::new(""))).arg(&recipe.program);
                 command.stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::null());
                 command
             }
@@ -288,7 +295,10 @@ impl Running {
         let _ = self.name.signal(Signal::KILL);
         match self.watcher.take() {
             Some(mut watcher) => {
-                drop(watcher.stdin.take());
+                if let Some(mut pipe) = watcher.stdin.take() {
+                    // It may be gone, and so are its files then.
+                    let _ = pipe.write_all(b"\n");
+                }
                 let _ = watcher.wait();
             }
             None => {

@@ -130,6 +130,7 @@ pub(super) fn read(text: &str) -> Option<Vec<Member>> {
             directory: path("directory")?,
             log: path("log")?,
             user: id(&known["user"][0]).zip(id(&known["user"][1])),
+            left_behind: None,
         };
         Some(Member {
             who: text("who")?,
