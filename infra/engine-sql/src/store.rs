@@ -22,6 +22,7 @@ use crate::connection::{Access, AnySession, Database, Session};
 use crate::dialect::AnyDialect;
 use crate::dialect::postgres::PostgresDialect;
 use crate::dialect::sqlite::SqliteDialect;
+use crate::share::progress;
 use crate::store::breaker::Breaker;
 use crate::tables::{Index, Tables, misused};
 use crate::work;
@@ -60,6 +61,8 @@ pub struct Options {
     pub write_max: Duration,
     /// PostgreSQL: longest wait for a lock.
     pub lock_max: Duration,
+    /// PostgreSQL: tables whose changes raise [`Progress::watched`](engine::read_store::Progress::watched).
+    pub watched: &'static [&'static str],
     /// PostgreSQL: open even if the database does not answer, and be `Unavailable` until it does.
     pub wait_for_database: bool,
 }
@@ -80,6 +83,7 @@ impl Default for Options {
             read_max: Duration::from_secs(3),
             write_max: Duration::from_secs(15),
             lock_max: Duration::from_secs(5),
+            watched: &[],
             wait_for_database: false,
         }
     }
@@ -115,6 +119,7 @@ pub(crate) struct Inner {
     tables: Tables,
     /// Of the view tables; empty until the database was reached and found usable, or found not to be.
     generation: OnceLock<Result<i64, Unusable>>,
+    watched: &'static [&'static str],
     /// Lets reads fail at once while the server does not answer.
     breaker: Breaker,
 }
@@ -226,6 +231,7 @@ impl SqlReadStore {
                 dialect: AnyDialect::Sqlite(dialect),
                 tables,
                 generation: OnceLock::from(Ok(generation)),
+                watched: &[],
                 breaker: Breaker::default(),
             };
             let (read_wait_max, read_end, write_end) = (wait_max, None, None);
@@ -243,6 +249,7 @@ impl SqlReadStore {
                 dialect: AnyDialect::Postgres(dialect),
                 tables,
                 generation: OnceLock::new(),
+                watched: options.watched,
                 breaker: Breaker::default(),
             });
             let Database::Postgres(postgres) = &inner.database else { unreachable!("it was made a line above") };
@@ -438,7 +445,14 @@ impl ReadStore for SqlReadStore {
             let mut tries = 0;
             loop {
                 let mut session = inner.database.begin(Access::Write).await?;
-                let done = work::commit(&mut session, &batch, &inner.tables, generation, &inner.dialect).await;
+                let done = async {
+                    work::commit(&mut session, &batch, &inner.tables, generation, &inner.dialect).await?;
+                    if let Database::Postgres(postgres) = &inner.database {
+                        progress::tell(&mut session, postgres, &batch, inner.watched).await?;
+                    }
+                    Ok(())
+                };
+                let done = done.await;
                 let done = settle(session, done).await;
                 tries += 1;
                 match done {

@@ -41,6 +41,8 @@ const PREPARE_WAIT_MAX_MS: u64 = 60_000;
 pub(crate) struct PostgresDatabase {
     writer: PgPool,
     reader: PgPool,
+    /// Of one connection, that listens.
+    listener: PgPool,
     place: Arc<PostgresPlace>,
     /// `BEGIN` of a transaction that writes.
     begin_write: String,
@@ -75,9 +77,10 @@ impl PostgresDatabase {
         let connect = place.connect.clone().statement_cache_capacity(STATEMENTS_MAX);
         // One more than writers: who renews leases does not wait behind batches.
         let writer = pool(options.writers + 1, settings(options.write_max)).connect_lazy_with(connect.clone());
-        let reader = pool(options.readers, settings(options.read_max)).connect_lazy_with(connect);
+        let reader = pool(options.readers, settings(options.read_max)).connect_lazy_with(connect.clone());
+        let listener = pool(1, settings(options.read_max)).connect_lazy_with(connect);
         let begin_write = format!("BEGIN; SELECT pg_advisory_xact_lock_shared({})", place.lock_key("tables"));
-        Self { writer, reader, place, begin_write }
+        Self { writer, reader, listener, place, begin_write }
     }
 
     /// What is meant, for people and for other modules of this crate.
@@ -88,6 +91,11 @@ impl PostgresDatabase {
     /// The pool that writes; for what is not a batch.
     pub(crate) fn writer(&self) -> &PgPool {
         &self.writer
+    }
+
+    /// The pool of one that listens.
+    pub(crate) fn listener(&self) -> &PgPool {
+        &self.listener
     }
 
     /// What an error means.
@@ -105,7 +113,8 @@ impl PostgresDatabase {
         self.begin_in(pool, begin).await
     }
 
-    async fn begin_in(&self, pool: &PgPool, begin: Option<&str>) -> Result<PostgresSession<'_>, StoreFault> {
+    /// Begins as is said, from one of the pools.
+    pub(crate) async fn begin_in(&self, pool: &PgPool, begin: Option<&str>) -> Result<PostgresSession<'_>, StoreFault> {
         let connection = pool.acquire().await.map_err(|error| self.fault(error))?;
         let mut session =
             PostgresSession { connection: Some(connection), shown: &self.place.shown, in_transaction: begin.is_some() };
@@ -117,6 +126,7 @@ impl PostgresDatabase {
 
     /// Ends all connections, once they are given back.
     pub(crate) async fn close(&self) {
+        self.listener.close().await;
         self.reader.close().await;
         self.writer.close().await;
     }
