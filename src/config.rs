@@ -12,6 +12,8 @@ use serde::{Deserialize, Serialize};
 use crate::failure::Failure;
 
 pub(crate) mod command;
+#[cfg(feature = "kafka")]
+mod kafka;
 mod keys;
 mod together;
 
@@ -141,11 +143,48 @@ pub(crate) struct KafkaConfig {
     #[serde(skip_serializing_if = "Option::is_none")]
     pub(crate) bootstrap: Option<String>,
     pub(crate) replication_factor: u16,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub(crate) min_insync_replicas: Option<u16>,
+    pub(crate) start_timeout_ms: u64,
+    pub(crate) request_timeout_ms: u64,
+    pub(crate) delivery_timeout_ms: u64,
+    pub(crate) session_timeout_ms: u64,
+    pub(crate) tls: bool,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub(crate) tls_ca_file: Option<PathBuf>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub(crate) tls_certificate_file: Option<PathBuf>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub(crate) tls_key_file: Option<PathBuf>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub(crate) sasl_mechanism: Option<String>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub(crate) sasl_user: Option<String>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub(crate) sasl_password: Option<String>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub(crate) sasl_password_file: Option<PathBuf>,
 }
 
 impl Default for KafkaConfig {
     fn default() -> Self {
-        Self { bootstrap: None, replication_factor: 3 }
+        Self {
+            bootstrap: None,
+            replication_factor: 3,
+            min_insync_replicas: None,
+            start_timeout_ms: 30_000,
+            request_timeout_ms: 5_000,
+            delivery_timeout_ms: 15_000,
+            session_timeout_ms: 6_000,
+            tls: false,
+            tls_ca_file: None,
+            tls_certificate_file: None,
+            tls_key_file: None,
+            sasl_mechanism: None,
+            sasl_user: None,
+            sasl_password: None,
+            sasl_password_file: None,
+        }
     }
 }
 
@@ -276,9 +315,10 @@ impl Config {
         self.node.name.clone().unwrap_or_else(of_machine)
     }
 
-    /// Where other nodes reach this one: as set, else where it listens.
-    pub(crate) fn advertised(&self) -> String {
-        self.node.advertise.clone().unwrap_or_else(|| self.listen.grpc.to_string())
+    /// What this node leads, where the configuration says so.
+    pub(crate) fn led_by_word(&self) -> Vec<u16> {
+        // What is not set or no list was refused when the settings were read.
+        self.ownership.partitions.as_deref().and_then(|text| together::partitions(text).ok()).unwrap_or_default()
     }
 }
 

@@ -74,6 +74,7 @@ pub(crate) async fn run(arguments: DevArguments) -> Result<(), Failure> {
         address: address.to_string(),
         roles: Roles::ALL,
         log: if arguments.memory { LogPlan::Memory } else { LogPlan::Embedded(data.log()) },
+        others: None,
         partitions: PARTITIONS,
         data,
         node: NodeOptions::default(),
@@ -90,8 +91,7 @@ pub(crate) async fn run(arguments: DevArguments) -> Result<(), Failure> {
                 tokio::spawn(demo::run(address, trading));
             }
         })
-        .await;
-    Ok(())
+        .await
 }
 
 /// What it is, where its data is, and what to type next.

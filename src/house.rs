@@ -33,11 +33,16 @@ use tokio_util::sync::CancellationToken;
 use crate::failure::Failure;
 
 pub(crate) mod data;
+#[cfg(feature = "kafka")]
+pub(crate) mod kafka;
 pub(crate) mod log;
+mod others;
 mod rows;
 
-use data::Data;
-use log::{Closing, LogPlan, Opened};
+use data::{Data, Rows};
+use log::{Kept, LogPlan, Opened};
+use others::Others;
+pub(crate) use others::{Hint, OthersPlan};
 
 /// What a node is to be.
 pub(crate) struct Plan {
@@ -49,6 +54,8 @@ pub(crate) struct Plan {
     pub(crate) roles: Roles,
     /// Which log.
     pub(crate) log: LogPlan,
+    /// How other nodes are reached; none where this one is alone.
+    pub(crate) others: Option<OthersPlan>,
     /// Partitions of a log that is not there yet.
     pub(crate) partitions: u16,
     /// Where everything else is.
@@ -80,7 +87,8 @@ impl Roles {
 /// Everything that runs behind the server.
 pub(crate) struct House {
     plan: Plan,
-    closing: Closing,
+    kept: Arc<Kept>,
+    others: Option<Others>,
     node: Node<Shop>,
     states: Arc<StateStore<Shop>>,
     projection: Projection,
@@ -91,11 +99,12 @@ pub(crate) struct House {
 
 impl House {
     /// Opens everything, one on top of the other.
-    pub(crate) async fn open(plan: Plan) -> Result<Self, Failure> {
+    pub(crate) async fn open(mut plan: Plan) -> Result<Self, Failure> {
         let clock: Arc<dyn Clock> = Arc::new(SystemClock);
-        let Opened { log, closing, genesis, states } =
+        let Opened { log, kept, genesis, states } =
             log::open(&plan.log, plan.partitions, &plan.data.states(), clock.as_ref()).await?;
         let gateway = open_gateway(&plan, &clock)?;
+        let (others, wanted, peers) = others::meet(&mut plan, &genesis, states.decider()).await?;
         let node = Node::start(Parts {
             log: Arc::clone(&log),
             genesis,
@@ -106,34 +115,41 @@ impl House {
             chance: Arc::new(SystemChance),
             node_name: plan.name.clone(),
             address: plan.address.clone(),
-            wanted: engine_runtime::wanted::all(genesis.partitions),
-            peers: Arc::new(engine_runtime::peers::Alone),
+            wanted,
+            peers,
             options: plan.node.clone(),
         })
         .await
         .map_err(|fault| Failure::of("cannot lead the log", &fault))?;
+        let others = others.map(|others| others.take_in(&node)).transpose()?;
         let (rows, projection) = rows::open(&plan.data, &log, &genesis, &clock).await?;
         // Cursors outlive a restart and hold on every node: their key follows from the log's own.
         let cursors = CursorKey::new(&[&genesis.fingerprint_key[..], b"cursors"].concat());
-        Ok(Self { plan, closing, node, states, projection, rows, gateway, cursors })
+        Ok(Self { plan, kept, others, node, states, projection, rows, gateway, cursors })
     }
 
-    /// Serves until `stop`, then settles what is under way and closes.
+    /// Serves until `stop`, then settles what is under way and closes. Ends by itself if the log has stopped for good.
     pub(crate) async fn serve(
         self,
         server: Server,
         metrics: &Metrics,
         stop: CancellationToken,
         greet: impl FnOnce(&Plan),
-    ) {
+    ) -> Result<(), Failure> {
         let app = App::new(self.routes(metrics, &stop));
         let serving = tokio::spawn(server.run(app, stop.clone()));
         greet(&self.plan);
-        stop.cancelled().await;
+        let kept = Arc::clone(&self.kept);
+        let ended = tokio::select! {
+            () = stop.cancelled() => Ok(()),
+            failure = kept.failed() => Err(failure),
+        };
+        stop.cancel();
         if serving.await.is_err() {
             tracing::error!("the server's task ended badly");
         }
         self.close().await;
+        ended
     }
 
     /// The routes of its roles, and those that every node has.
@@ -166,7 +182,9 @@ impl House {
     fn health(&self, stop: &CancellationToken) -> Health {
         let node = self.node.clone();
         let projection = self.projection.clone();
+        let kept = Arc::clone(&self.kept);
         Health::builder(stop.clone())
+            .check("log", move || kept.reachable())
             .check("commands", move || node.status().unready().map_or(Ok(()), Err))
             .check("read models", move || following(&projection))
             .build()
@@ -178,15 +196,20 @@ impl House {
         if !self.node.drain(within).await {
             tracing::warn!("not everything settled in {} s; it will after the next start", within.as_secs());
         }
+        // Only now: who is given the partitions next finds them given back.
+        let left = self.others.map(Others::leave);
         self.projection.stop().await;
         self.rows.close().await;
-        let closing = self.closing;
+        if let Some(left) = left {
+            left.await;
+        }
+        let kept = self.kept;
         let states = self.states;
         let closed = tokio::task::spawn_blocking(move || {
             if let Err(fault) = states.persist() {
                 tracing::warn!(error = &fault as &dyn std::error::Error, "the state store will be folded afresh");
             }
-            closing.close();
+            kept.close();
         });
         if closed.await.is_err() {
             tracing::error!("closing the log failed; it is recovered at the next start");
@@ -194,12 +217,21 @@ impl House {
     }
 }
 
+/// The gateway's books are where the nodes that share them reach them, else with this node's own data.
 fn open_gateway(plan: &Plan, clock: &Arc<dyn Clock>) -> Result<Simulator, Failure> {
-    match plan.data.gateway() {
-        Some(books) => Simulator::open(&books, Arc::clone(clock))
-            .map_err(|fault| Failure::of("cannot open the payment gateway simulator", &fault)),
-        None => Ok(Simulator::in_memory(Arc::clone(clock))),
-    }
+    let opened = match (&plan.others, plan.data.rows(), plan.data.gateway()) {
+        (Some(_), Rows::Shared(url), _) => Simulator::shared(url, Arc::clone(clock)),
+        (others, _, Some(books)) => {
+            if others.is_some() {
+                tracing::warn!(
+                    "the payment gateway's books are this node's own: several nodes need a PostgreSQL read store"
+                );
+            }
+            Simulator::open(&books, Arc::clone(clock))
+        }
+        (_, _, None) => return Ok(Simulator::in_memory(Arc::clone(clock))),
+    };
+    opened.map_err(|fault| Failure::of("cannot open the payment gateway simulator", &fault))
 }
 
 /// Turns reads away that this node has no role for. They come here because no route takes them: a route for commands

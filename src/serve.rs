@@ -1,6 +1,7 @@
 //! `docket serve`: one node as its configuration says, alone on an embedded log or one of several on Kafka. The same house
 //! as `docket dev`, with the doors that an operator asked for.
 
+use std::net::SocketAddr;
 use std::time::{Duration, Instant};
 
 use chassis::metrics::Metrics;
@@ -8,12 +9,13 @@ use chassis::server::{Exposure, Limits, Server};
 use chassis::telemetry;
 use clap::Args;
 use engine_runtime::node::NodeOptions;
+use tokio::net::TcpListener;
 
-use crate::config::{Config, ConfigArguments, LogKind, Role};
+use crate::config::{Config, ConfigArguments, LogKind, OwnershipKind, Role};
 use crate::failure::Failure;
 use crate::house::data::{Data, Rows};
 use crate::house::log::LogPlan;
-use crate::house::{House, Plan, Roles};
+use crate::house::{Hint, House, OthersPlan, Plan, Roles};
 
 /// What the help shows.
 pub(crate) const EXAMPLES: &str = "\
@@ -48,17 +50,39 @@ pub(crate) async fn run(arguments: ServeArguments) -> Result<(), Failure> {
     if config.dev_routes {
         tracing::warn!("/dev/* is served: for tests only");
     }
-    let house = House::open(plan(&config)?).await?;
+    let (others, grpc) = meet_others(&config).await?;
+    let house = House::open(plan(&config, others, grpc)?).await?;
     house
         .serve(server, &metrics, stop, |plan| {
             println!("docket {} · {} · {}", env!("CARGO_PKG_VERSION"), plan.name, plan.log);
+            if grpc.is_some() {
+                println!("  nodes    {}", plan.address);
+            }
             println!(
                 "  API      http://{address}/v1/orders     metrics /metrics     ready in {:.1} s",
                 began.elapsed().as_secs_f64()
             );
         })
-        .await;
-    Ok(())
+        .await
+}
+
+/// Where other nodes hand commands over, if there can be any.
+async fn meet_others(config: &Config) -> Result<(Option<OthersPlan>, Option<SocketAddr>), Failure> {
+    if config.log.kind == LogKind::Embedded {
+        return Ok((None, None));
+    }
+    let cannot = |fault: std::io::Error| {
+        Failure::of(format!("cannot listen on {}", config.listen.grpc), &fault)
+            .next("choose another with --set listen.grpc=HOST:PORT")
+    };
+    let listener = TcpListener::bind(config.listen.grpc).await.map_err(cannot)?;
+    let address = listener.local_addr().map_err(cannot)?;
+    let hint = match (config.does(Role::Command), config.ownership.kind) {
+        (false, _) => Hint::Nothing,
+        (true, OwnershipKind::Group) => Hint::Group,
+        (true, OwnershipKind::Static) => Hint::Only(config.led_by_word()),
+    };
+    Ok((Some(OthersPlan { listener, hint }), Some(address)))
 }
 
 fn limits(config: &Config) -> Limits {
@@ -72,7 +96,7 @@ fn limits(config: &Config) -> Limits {
     }
 }
 
-fn plan(config: &Config) -> Result<Plan, Failure> {
+fn plan(config: &Config, others: Option<OthersPlan>, grpc: Option<SocketAddr>) -> Result<Plan, Failure> {
     let rows = config.read_store.url.as_deref().map(|url| match url.strip_prefix("sqlite:") {
         Some(file) => Rows::File(file.into()),
         None => Rows::Shared(url.to_owned()),
@@ -80,17 +104,18 @@ fn plan(config: &Config) -> Result<Plan, Failure> {
     let data = Data::keep(&config.data.0, rows)?;
     let log = match config.log.kind {
         LogKind::Embedded => LogPlan::Embedded(data.log()),
-        LogKind::Kafka => return Err(Failure::plain("this build has no Kafka")),
+        LogKind::Kafka => on_kafka(config, &data)?,
     };
     Ok(Plan {
         name: config.node_name(),
-        address: config.advertised(),
+        address: config.node.advertise.clone().or(grpc.map(|grpc| grpc.to_string())).unwrap_or_default(),
         roles: Roles {
             command: config.does(Role::Command),
             projection: config.does(Role::Projection),
             query: config.does(Role::Query),
         },
         log,
+        others,
         partitions: config.log.partitions,
         data,
         node: NodeOptions {
@@ -104,6 +129,16 @@ fn plan(config: &Config) -> Result<Plan, Failure> {
         dev_routes: config.dev_routes,
         drain_within: ms(config.timeouts.drain_ms),
     })
+}
+
+#[cfg(feature = "kafka")]
+fn on_kafka(config: &Config, data: &Data) -> Result<LogPlan, Failure> {
+    Ok(LogPlan::Kafka(Box::new(config.kafka_options(&data.copy())?)))
+}
+
+#[cfg(not(feature = "kafka"))]
+fn on_kafka(_config: &Config, _data: &Data) -> Result<LogPlan, Failure> {
+    Err(Failure::plain("this build has no Kafka").next("build it with the feature kafka"))
 }
 
 fn ms(number: u64) -> Duration {

@@ -46,6 +46,43 @@ pub(crate) const KEYS: &[Key] = &[
         "Copies of a topic that is made. 3 or more survive a broker; 1 is for tests.",
     ),
     key(
+        "log.kafka.min_insync_replicas",
+        Kind::Whole(1, 16),
+        "Copies that must have a record before it is acknowledged, of a topic that is made. 2 at most if not set.",
+    ),
+    key("log.kafka.start_timeout_ms", Kind::Whole(1_000, 600_000), "How long a start may wait for the brokers."),
+    key(
+        "log.kafka.request_timeout_ms",
+        Kind::Whole(100, 300_000),
+        "How long a request may take before it is sent again.",
+    ),
+    key(
+        "log.kafka.delivery_timeout_ms",
+        Kind::Whole(1_000, 300_000),
+        "How long a record may take before its fate is unknown. Longer than a change of leaders takes.",
+    ),
+    key(
+        "log.kafka.session_timeout_ms",
+        Kind::Whole(1_000, 1_800_000),
+        "How long a node may be silent before its partitions go to others. Brokers allow 6,000 and more by default.",
+    ),
+    key("log.kafka.tls", Kind::Flag, "Whether connections to the brokers are encrypted. Needs the feature kafka-tls."),
+    key("log.kafka.tls_ca_file", Kind::Text, "PEM file of the authorities to trust. The system's if not set."),
+    key(
+        "log.kafka.tls_certificate_file",
+        Kind::Text,
+        "PEM file with this node's certificate, if the brokers ask for one.",
+    ),
+    key("log.kafka.tls_key_file", Kind::Text, "PEM file with that certificate's private key."),
+    key(
+        "log.kafka.sasl_mechanism",
+        Kind::OneOf(&["plain", "scram-sha-256", "scram-sha-512"]),
+        "How this node proves who it is to the brokers. Not at all if not set. Needs the feature kafka-tls.",
+    ),
+    key("log.kafka.sasl_user", Kind::Text, "The user it is to the brokers."),
+    key("log.kafka.sasl_password", Kind::Secret, "That user's password. Better in a file: see sasl_password_file."),
+    key("log.kafka.sasl_password_file", Kind::Text, "A file with that password."),
+    key(
         "ownership.kind",
         Kind::OneOf(&["group", "static"]),
         "Who should lead which partition, on Kafka: a consumer group shares them out, or each node is told. A hint only.",

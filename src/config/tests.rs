@@ -38,7 +38,18 @@ fn every_key_of_the_table_is_one_of_the_types_and_the_other_way() {
         ownership: OwnershipConfig { partitions: Some("0".to_owned()), ..OwnershipConfig::default() },
         read_store: ReadStoreConfig { url: Some("sqlite:x".to_owned()) },
         log: LogConfig {
-            kafka: KafkaConfig { bootstrap: Some("b:1".to_owned()), ..KafkaConfig::default() },
+            kafka: KafkaConfig {
+                bootstrap: Some("b:1".to_owned()),
+                min_insync_replicas: Some(2),
+                tls_ca_file: Some("a".into()),
+                tls_certificate_file: Some("a".into()),
+                tls_key_file: Some("a".into()),
+                sasl_mechanism: Some("plain".to_owned()),
+                sasl_user: Some("a".to_owned()),
+                sasl_password: Some("a".to_owned()),
+                sasl_password_file: Some("a".into()),
+                ..KafkaConfig::default()
+            },
             ..LogConfig::default()
         },
         ..Config::default()
@@ -81,7 +92,7 @@ fn the_keys_of_the_contract_are_read() {
     let (config, settings) = read.unwrap();
     assert_eq!(config.log.kafka.bootstrap.as_deref(), Some("10.0.0.1:9092"));
     assert_eq!(config.node_name(), "7");
-    assert_eq!(config.advertised(), "127.0.0.1:7101");
+    assert_eq!(config.node.advertise.as_deref(), Some("127.0.0.1:7101"));
     assert_eq!(settings.source("log.kafka.bootstrap"), "DOCKET_LOG__KAFKA__BOOTSTRAP");
     assert_eq!(settings.source("node.name"), "--set node.name");
     assert_eq!(settings.source("log.name"), format!("file {}", file.display()));

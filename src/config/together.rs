@@ -44,6 +44,27 @@ fn on_kafka(config: &Config, fault: &mut impl FnMut(&str, &str)) {
     if config.log.kafka.bootstrap.is_none() {
         fault("log.kafka.bootstrap", "must be set: the brokers to begin with, such as 10.0.0.1:9092,10.0.0.2:9092");
     }
+    if !cfg!(feature = "kafka") {
+        fault("log.kind", "this build has no Kafka: build it with the feature kafka");
+    }
+    let kafka = &config.log.kafka;
+    if kafka.request_timeout_ms > kafka.delivery_timeout_ms {
+        fault("log.kafka.request_timeout_ms", "must be at most delivery_timeout_ms");
+    }
+    if kafka.min_insync_replicas.is_some_and(|least| least > kafka.replication_factor) {
+        fault("log.kafka.min_insync_replicas", "must be at most replication_factor");
+    }
+    if !cfg!(feature = "kafka-tls") && (kafka.tls || kafka.sasl_mechanism.is_some()) {
+        fault("log.kafka.tls", "this build has no TLS and SASL for Kafka: build it with the feature kafka-tls");
+    }
+    if kafka.sasl_mechanism.is_some() {
+        if kafka.sasl_user.is_none() {
+            fault("log.kafka.sasl_user", "must be set with sasl_mechanism");
+        }
+        if kafka.sasl_password.is_none() == kafka.sasl_password_file.is_none() {
+            fault("log.kafka.sasl_password", "either this or sasl_password_file must be set with sasl_mechanism");
+        }
+    }
     if config.node.advertise.is_none() && config.listen.grpc.ip().is_unspecified() {
         fault("node.advertise", "must be set: listen.grpc is no address that other nodes could dial");
     }

@@ -57,6 +57,11 @@ impl Data {
         self.root.join("log")
     }
 
+    /// Where the copy of a log that is elsewhere is.
+    pub(crate) fn copy(&self) -> PathBuf {
+        self.root.join("copy")
+    }
+
     /// Where folded states are kept.
     pub(crate) fn states(&self) -> PathBuf {
         self.root.join("state")

@@ -25,6 +25,9 @@ pub(crate) enum LogPlan {
     Memory,
     /// Segment files in this directory.
     Embedded(PathBuf),
+    /// A topic, copied into the directory that the options name.
+    #[cfg(feature = "kafka")]
+    Kafka(Box<engine_kafka::KafkaOptions>),
 }
 
 impl fmt::Display for LogPlan {
@@ -32,6 +35,8 @@ impl fmt::Display for LogPlan {
         match self {
             Self::Memory => f.write_str("a log in memory"),
             Self::Embedded(folder) => write!(f, "the log in {}", folder.display()),
+            #[cfg(feature = "kafka")]
+            Self::Kafka(options) => write!(f, "topic {} at {}", options.topic(), options.brokers),
         }
     }
 }
@@ -39,25 +44,53 @@ impl fmt::Display for LogPlan {
 /// The log, and what the node has folded of it.
 pub(super) struct Opened {
     pub(super) log: Arc<dyn Log>,
-    pub(super) closing: Closing,
+    pub(super) kept: Arc<Kept>,
     pub(super) genesis: Genesis,
     pub(super) states: Arc<StateStore<Shop>>,
 }
 
-/// What is to be done with a log once nobody writes to it any more.
-pub(super) enum Closing {
-    /// Nothing.
-    Nothing,
-    /// Seal the segments.
+/// The log as what it is, for what not every log can do.
+pub(super) enum Kept {
+    /// In memory.
+    Memory,
+    /// As segments.
     Embedded(Arc<EmbeddedLog>),
+    /// In Kafka.
+    #[cfg(feature = "kafka")]
+    Kafka(Arc<engine_kafka::KafkaLog>),
 }
 
-impl Closing {
-    /// Does it. Waits for the disk.
-    pub(super) fn close(self) {
+impl Kept {
+    /// Whether it can be reached now; why not.
+    pub(super) fn reachable(&self) -> Result<(), String> {
         match self {
-            Self::Nothing => {}
+            Self::Memory | Self::Embedded(_) => Ok(()),
+            #[cfg(feature = "kafka")]
+            Self::Kafka(log) => log.reachable(),
+        }
+    }
+
+    /// Waits until it has stopped for good, so that this node must end; says why.
+    pub(super) async fn failed(&self) -> Failure {
+        match self {
+            // Their writers tell every command, and reads go on.
+            Self::Memory | Self::Embedded(_) => std::future::pending().await,
+            #[cfg(feature = "kafka")]
+            Self::Kafka(log) => match log.faults().wait_for(Option::is_some).await.ok().and_then(|fault| fault.clone())
+            {
+                Some(fault) => super::kafka::failure(&fault),
+                None => std::future::pending().await,
+            },
+        }
+    }
+
+    /// Seals it, once nobody writes to it any more. Waits for the disk.
+    pub(super) fn close(&self) {
+        match self {
+            Self::Memory => {}
             Self::Embedded(log) => log.close(),
+            #[cfg(feature = "kafka")]
+            Self::Kafka(log) => log.close(),
         }
     }
 }
@@ -70,11 +103,16 @@ pub(super) async fn open(plan: &LogPlan, partitions: u16, states: &Path, clock: 
         LogPlan::Memory => {
             let log = Arc::new(MemoryLog::new(founding));
             let states = blocking(move || open_states(&states, founding.log, founding.partitions)).await?;
-            Ok(Opened { log, closing: Closing::Nothing, genesis: founding, states })
+            Ok(Opened { log, kept: Arc::new(Kept::Memory), genesis: founding, states })
         }
         LogPlan::Embedded(folder) => {
             let folder = folder.clone();
             blocking(move || open_embedded(&folder, &states, founding)).await
+        }
+        #[cfg(feature = "kafka")]
+        LogPlan::Kafka(options) => {
+            let options = options.clone();
+            blocking(move || super::kafka::open(&options, &states, &founding)).await
         }
     }
 }
@@ -119,12 +157,14 @@ fn open_embedded(folder: &Path, states_folder: &Path, founding: Genesis) -> Resu
         None => open_states(states_folder, genesis.log, genesis.partitions)?,
     };
     let log = Arc::new(log);
-    Ok(Opened { log: Arc::<EmbeddedLog>::clone(&log), closing: Closing::Embedded(log), genesis, states })
+    Ok(Opened { log: Arc::<EmbeddedLog>::clone(&log), kept: Arc::new(Kept::Embedded(log)), genesis, states })
 }
 
 /// Runs what waits for a disk where waiting harms nobody.
-async fn blocking<T: Send + 'static>(work: impl FnOnce() -> Result<T, Failure> + Send + 'static) -> Result<T, Failure> {
-    tokio::task::spawn_blocking(work).await.map_err(|_| Failure::plain("opening the data directory failed"))?
+pub(crate) async fn blocking<T: Send + 'static>(
+    work: impl FnOnce() -> Result<T, Failure> + Send + 'static,
+) -> Result<T, Failure> {
+    tokio::task::spawn_blocking(work).await.map_err(|_| Failure::plain("a task that waits for the disk ended badly"))?
 }
 
 /// Why an embedded log cannot be opened, and what to do about it.
@@ -139,7 +179,7 @@ pub(crate) fn cannot_open(fault: &OpenFault) -> Failure {
     }
 }
 
-fn open_states(folder: &Path, log: LogId, partitions: u16) -> Result<Arc<StateStore<Shop>>, Failure> {
+pub(super) fn open_states(folder: &Path, log: LogId, partitions: u16) -> Result<Arc<StateStore<Shop>>, Failure> {
     let (store, opened) = StateStore::open(folder, log, partitions, Arc::new(Shop), StoreOptions::default())
         .map_err(|fault| Failure::of("cannot open the state store", &fault))?;
     if let store::Opened::Wiped(why) = opened {
