@@ -35,6 +35,8 @@ const POLL: Duration = Duration::from_millis(50);
 const REST: Duration = Duration::from_millis(500);
 /// How long a reader waits for what Kafka has and the copy has not yet.
 const READER_PATIENCE: Duration = Duration::from_secs(10);
+/// How long a reader waits for more than what it could have at once.
+const MORE_PATIENCE: Duration = Duration::from_millis(250);
 /// How long the topic may be unknown to the brokers before it counts as gone.
 const GONE_AFTER: Duration = Duration::from_secs(10);
 /// How old the last word of the client may be before nothing is known of the brokers.
@@ -53,6 +55,8 @@ struct Shared {
     reader: CopyReader,
     /// The furthest end that readers were shown, by partition. A copy that is cut does not take it back.
     shown: Vec<AtomicU64>,
+    /// Whether the topic was seen to have what the copy had, by partition.
+    verified: Vec<AtomicBool>,
     wakers: Mutex<Wakers>,
     /// A segment that a reader found damaged.
     damaged: Mutex<Option<u64>>,
@@ -101,6 +105,7 @@ impl Follower {
             topic: truth.options.topic(),
             reader,
             shown,
+            verified: (0..partitions).map(|_| AtomicBool::new(false)).collect(),
             wakers: Mutex::default(),
             damaged: Mutex::new(None),
             progress: Mutex::new(()),
@@ -132,7 +137,8 @@ impl Follower {
         Offset(shown.map_or(0, |shown| shown.load(Ordering::Acquire)))
     }
 
-    /// Reads from the copy. Records before `known_end` exist: they are waited for.
+    /// Reads from the copy. Records before `known_end` exist: they are waited for, a little even if there are some to give
+    /// already.
     pub(crate) fn read(
         &self,
         partition: Partition,
@@ -140,10 +146,27 @@ impl Follower {
         bytes_max: usize,
         known_end: Offset,
     ) -> Result<Vec<Stored>, LogFault> {
-        let deadline = Instant::now() + READER_PATIENCE;
+        let started = Instant::now();
+        let deadline = started + READER_PATIENCE;
         loop {
             let waiting_for = match self.shared.reader.read(partition, from, bytes_max) {
-                Ok(records) if !records.is_empty() => return Ok(records),
+                Ok(records) if !records.is_empty() => {
+                    let bytes: usize = records.iter().map(|stored| stored.bytes.len()).sum();
+                    let next = Offset(from.0 + records.len() as u64);
+                    if bytes >= bytes_max || next >= known_end || next < self.shared.reader.end(partition) {
+                        return Ok(records);
+                    }
+                    let mut progress = self.shared.progress.lock();
+                    if self.shared.reader.end(partition) <= next
+                        && (started.elapsed() > MORE_PATIENCE || self.fault().is_some())
+                    {
+                        return Ok(records);
+                    }
+                    if self.shared.reader.end(partition) <= next {
+                        self.shared.moved.wait_for(&mut progress, POLL);
+                    }
+                    continue;
+                }
                 Ok(nothing) if from >= known_end.max(self.end(partition)) => return Ok(nothing),
                 Ok(_) => format!("offset {from} of partition {partition} is in Kafka and not in the local copy yet"),
                 Err(CopyReadFault::Unreadable(why)) => return Err(LogFault::Unreadable(why)),
@@ -166,12 +189,13 @@ impl Follower {
         }
     }
 
-    /// Waits until the copy of `partition` reaches `end`. Says how far it is if it does not.
+    /// Waits until the copy of `partition` reaches `end` and is seen to be of this topic. Says how far it is if it does not.
     pub(crate) fn wait_for(&self, partition: Partition, end: Offset, deadline: Instant) -> Result<(), KafkaFault> {
         let mut progress = self.shared.progress.lock();
         loop {
             let is = self.shared.reader.end(partition);
-            if is >= end {
+            let verified = self.shared.verified.get(usize::from(partition.0));
+            if is >= end && verified.is_none_or(|verified| verified.load(Ordering::Acquire)) {
                 return Ok(());
             }
             if let Some(fault) = self.shared.fault.borrow().as_ref() {
@@ -316,6 +340,7 @@ impl Following {
                 },
             };
             let from = overlap.as_ref().map_or(end, |stored| stored.offset);
+            self.shared.verified[usize::from(partition.0)].store(overlap.is_none(), Ordering::Release);
             let added = list.add_partition_offset(
                 &self.shared.topic,
                 i32::from(partition.0),
@@ -384,7 +409,9 @@ impl Following {
         let taken = take(copy, next, shared, &batch);
         drop(batch);
         match taken {
-            Ok(0) => {}
+            Ok(0) => {
+                shared.moved.notify_all();
+            }
             Ok(records) => {
                 shared.measures.fetched.increment(records as u64);
                 shared.sight.lock().copy_trouble = None;
@@ -562,6 +589,7 @@ fn check(
             return Err(KafkaFault::Truncated { topic: topic(), partition, what });
         }
         next.overlap = None;
+        shared.verified[usize::from(partition.0)].store(true, Ordering::Release);
         return Ok(false);
     }
     if offset < next.offset {

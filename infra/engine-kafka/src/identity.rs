@@ -53,7 +53,10 @@ pub(crate) fn settle(
         write(options, outbox, &[Partition(0)], &Record::genesis(*founding).encode())?;
         empty.remove(0);
     }
-    let first = read_first(options, &topic, &[Partition(0)])?.remove(&Partition(0)).unwrap_or_default();
+    // Others are read at once only where nothing is to be written first.
+    let wanted = if empty.is_empty() { &all[..] } else { &all[..1] };
+    let mut firsts = read_first(options, &topic, wanted)?;
+    let first = firsts.get(&Partition(0)).cloned().unwrap_or_default();
     let genesis = read_genesis(&topic, Partition(0), &first)?;
     genesis.check().map_err(|error| KafkaFault::Foreign { topic: topic.clone(), what: error.to_string() })?;
     if genesis.partitions != partitions {
@@ -61,8 +64,9 @@ pub(crate) fn settle(
     }
     if !empty.is_empty() {
         write(options, outbox, &empty, &first)?;
+        firsts = read_first(options, &topic, &all)?;
     }
-    for (partition, bytes) in read_first(options, &topic, &all)? {
+    for (partition, bytes) in firsts {
         let found = read_genesis(&topic, partition, &bytes)?;
         if found.log != genesis.log {
             let what = format!("partition {partition} is of log {}, partition 0 of {}", found.log, genesis.log);

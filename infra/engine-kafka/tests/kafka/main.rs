@@ -1,0 +1,8 @@
+//! The log on a real Apache Kafka.
+
+mod contract;
+mod following;
+mod owners;
+mod support;
+mod truth;
+mod writing;
