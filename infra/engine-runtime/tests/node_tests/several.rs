@@ -11,11 +11,12 @@ use engine::ports::Clock;
 use engine::position::{Epoch, Nonce, Partition, Seq};
 use engine::record::{Body, Header, Kind, Record};
 use engine::stream::Tenant;
+use engine_embedded::{EmbeddedLog, Options};
 use engine_runtime::node::PartitionStatus;
 use tokio::task::JoinHandle;
 
 use crate::business::{Wish, step};
-use crate::house::{House, LONG, PARTITIONS, add, asked, decided, id, jar, of_main, trip, until};
+use crate::house::{House, LONG, PARTITIONS, add, asked, decided, genesis, id, jar, of_main, trip, until};
 use crate::street::{Neighbour, Street, all};
 
 fn nothing() -> BTreeSet<Partition> {
@@ -161,7 +162,21 @@ async fn the_door_for_other_nodes_never_forwards() {
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn partitions_move_to_and_fro_under_load_and_no_request_fails() {
     let (_house, _street, left, right) = two().await;
-    let load = Load::through(&[&left, &right]);
+    move_to_and_fro(&left, &right).await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn partitions_of_a_log_on_disk_move_to_and_fro_under_load_and_no_request_fails() {
+    let (directory, genesis) = (tempfile::tempdir().unwrap(), genesis());
+    let (log, _) = EmbeddedLog::open(directory.path().join("log"), Options::or_found(genesis)).unwrap();
+    let (house, street) = (House::over(Arc::new(log), genesis), Street::default());
+    let left = Neighbour::new(&street, &house, "left", these([0, 1])).await;
+    let right = Neighbour::new(&street, &house, "right", these([2, 3])).await;
+    move_to_and_fro(&left, &right).await;
+}
+
+async fn move_to_and_fro(left: &Neighbour, right: &Neighbour) {
+    let load = Load::through(&[left, right]);
     for round in 0..6 {
         let (mine, others) = match round % 3 {
             0 => (all(), nothing()),
@@ -179,7 +194,7 @@ async fn partitions_move_to_and_fro_under_load_and_no_request_fails() {
         left.leads(&mine).await;
         right.leads(&others).await;
     }
-    assert!(load.end(&right).await > 100);
+    assert!(load.end(right).await > 100);
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
@@ -281,6 +296,57 @@ async fn what_a_sleeper_had_taken_for_its_own_clients_is_answered_by_its_success
     for number in 0..40 {
         assert_eq!(until(&sleeper.node, &jar(&number.to_string()), |_| true).await.filled(), 1);
     }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_command_on_its_way_to_an_owner_that_sleeps_is_answered_by_its_successor() {
+    let (house, street) = (House::new(), Street::default());
+    let sleeper = Neighbour::new(&street, &house, "sleeper", all()).await;
+    let successor = Neighbour::new(&street, &house, "successor", nothing()).await;
+    let third = Neighbour::new(&street, &house, "third", nothing()).await;
+    sleeper.way.pause();
+    let commands = (0..12).map(|number| asked(id(), add(&number.to_string(), 1))).collect::<Vec<_>>();
+    let waiting = commands.iter().map(|command| tokio::spawn(third.node.submit(command.clone()))).collect::<Vec<_>>();
+    // All of it is in the log, and nobody says so.
+    while sleeper.way.held() < commands.len() {
+        tokio::task::yield_now().await;
+    }
+    assert!(waiting.iter().all(|answer| !answer.is_finished()));
+    let asking = third.node.clone();
+    let known = tokio::spawn(async move { asking.inquire(Tenant::default(), id()).await });
+    successor.wants(all());
+    successor.leads(&all()).await;
+    // The same record answers: it was effective before the successor claimed.
+    for answer in waiting {
+        let answer = decided(answer.await.unwrap());
+        assert!(answer.replayed);
+        assert_eq!(answer.state.unwrap().filled(), 1);
+    }
+    assert_eq!(known.await.unwrap().unwrap(), []);
+    sleeper.wants(nothing());
+    sleeper.way.resume();
+    sleeper.leads(&nothing()).await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_standby_whose_copy_lags_claims_when_it_has_caught_up() {
+    let (house, street) = (House::new(), Street::default());
+    let owner = Neighbour::new(&street, &house, "owner", all()).await;
+    let standby = Neighbour::new(&street, &house, "standby", nothing()).await;
+    standby.way.pause();
+    let command = asked(id(), add("a", 60));
+    decided(owner.node.submit(command.clone()).await);
+    standby.wants(all());
+    // It knows how far the log goes, and has not read that far: the owner goes on.
+    let answer = decided(owner.node.submit(asked(id(), add("a", 30))).await);
+    owner.leads(&all()).await;
+    assert_eq!(answer.state.unwrap().filled(), 90);
+    standby.way.resume();
+    standby.leads(&all()).await;
+    let again = decided(standby.node.submit(command).await);
+    assert!(again.replayed);
+    let refused = decided(standby.node.submit(asked(id(), add("a", 20))).await);
+    assert_eq!(refused.outcome.code.as_deref(), Some("jar-full"));
 }
 
 #[tokio::test]

@@ -146,11 +146,13 @@ pub struct Way {
 }
 
 type Waker = Arc<dyn Fn() + Send + Sync>;
+/// Deliveries, and whom they are for.
+type Held = (Arc<dyn DeliverySink>, Vec<Delivery>);
 
 #[derive(Default)]
 struct WayState {
     /// While paused: where the log ended, and what is to be delivered.
-    paused: Option<(Vec<Offset>, Vec<(Arc<dyn DeliverySink>, Vec<Delivery>)>)>,
+    paused: Option<(Vec<Offset>, Vec<Held>)>,
     wakers: Vec<Waker>,
     /// Every so many deliveries say no offset.
     forgets_every: u64,

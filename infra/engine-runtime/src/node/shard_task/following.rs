@@ -22,8 +22,9 @@ use crate::store::{Folded, StoreFault};
 use crate::wanted;
 use crate::watch::Current;
 
-/// What comes within is folded in one go: a batch costs more than a record. 2 ms: who waits for it hardly notices.
-const GATHER: Duration = Duration::from_millis(2);
+/// What comes within is folded in one go: a batch costs more than a record. 5 ms, as long as what is led gathers before it
+/// is saved; a record that comes alone is folded at once.
+const GATHER: Duration = Duration::from_millis(5);
 /// Until what may pass is tried again: a log that cannot be asked, a full disk.
 const PASSING: Duration = Duration::from_secs(1);
 /// Least wait of a node that lost a partition to another one before it claims it again.
