@@ -2,7 +2,6 @@
 
 use std::time::Duration;
 
-use engine::decider::Decider;
 use engine::message::{Answer, CommandId, Envelope, NoAnswer};
 use engine::position::{LogId, Partition};
 use engine::saga::Reactor;

@@ -11,6 +11,7 @@ use engine::stream::Tenant;
 use futures::FutureExt;
 use futures::future::BoxFuture;
 use metrics::{counter, histogram};
+use parking_lot::Mutex;
 use prost::Message;
 use tokio::time::{Instant, timeout_at};
 use tonic::{Code, Request, Response, Status};
@@ -26,6 +27,8 @@ use crate::peers::{Owner, Peers};
 
 /// A request that was never sent is sent again over a new connection, once.
 const TRIES_MAX: usize = 2;
+/// How often refusals are told at length.
+const WARN_EVERY: Duration = Duration::from_secs(5);
 
 /// Other nodes, reached over gRPC: one connection each, opened when first needed.
 pub struct GrpcPeers<D> {
@@ -36,6 +39,8 @@ pub struct GrpcPeers<D> {
 
 struct Asker {
     links: Links,
+    /// When a refusal was last told at length.
+    warned: Mutex<Option<Instant>>,
 }
 
 impl<D: Decider<Command: Portable>> GrpcPeers<D> {
@@ -47,7 +52,7 @@ impl<D: Decider<Command: Portable>> GrpcPeers<D> {
             metrics::Unit::Seconds,
             "From a request to another node to its answer"
         );
-        let asker = Arc::new(Asker { links: Links::new(options) });
+        let asker = Arc::new(Asker { links: Links::new(options), warned: Mutex::new(None) });
         Self { asker, terms: convert::terms::<D::Command>(log, decider.version()), business: PhantomData }
     }
 }
@@ -130,16 +135,28 @@ impl Asker {
                     refusal::Reason::Malformed => "refused-malformed",
                     refusal::Reason::Unspecified => "refused",
                 };
-                warn!(
-                    fault.code = "forward-refused", command.id = %id, peer.name = %owner.node, error = refusal.detail,
-                    "{} would not decide command {id}", owner.node
-                );
+                if self.may_warn() {
+                    warn!(
+                        fault.code = "forward-refused", command.id = %id, peer.name = %owner.node,
+                        error = refusal.detail, "{} would not decide command {id}", owner.node
+                    );
+                }
                 (outcome, Err(NoAnswer::NotOwner))
             }
         };
         counter!("docket_forwarded_total", "peer" => owner.node.to_string(), "outcome" => outcome).increment(1);
         histogram!("docket_forward_seconds", "peer" => owner.node.to_string()).record(asked.elapsed());
         answer
+    }
+
+    /// Whether a refusal is told at length: all of them have one cause, and the counter has each.
+    fn may_warn(&self) -> bool {
+        let mut warned = self.warned.lock();
+        let may = warned.is_none_or(|last| last.elapsed() >= WARN_EVERY);
+        if may {
+            *warned = Some(Instant::now());
+        }
+        may
     }
 
     /// One request and its reply. `Unreachable` and `Overloaded` only where nothing was sent.
