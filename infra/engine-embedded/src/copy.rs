@@ -110,7 +110,7 @@ impl LogCopy {
         let lock = Lock::take(&directory)?;
         let listing = list(&directory).map_err(|error| fault("list", &directory, error))?;
         let marker = directory.join(MARKER);
-        if !listing.segments.is_empty() && !marker.exists() {
+        if !listing.segments.is_empty() && !is_copy(&directory) {
             return Err(CopyFault::NotACopy { directory });
         }
         std::fs::write(&marker, "The segments here are a copy; the log itself is elsewhere.\n")
@@ -185,6 +185,11 @@ impl CopyReader {
             },
         })
     }
+}
+
+/// Whether the segments in `directory` are a copy.
+pub(crate) fn is_copy(directory: &Path) -> bool {
+    directory.join(MARKER).exists()
 }
 
 /// Whether an append failed because the disk is full.

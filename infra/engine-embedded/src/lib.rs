@@ -64,6 +64,9 @@ impl EmbeddedLog {
         }
         recover::make_directory(directory, &*options.disk)?;
         let lock = Lock::take(directory)?;
+        if copy::is_copy(directory) {
+            return Err(OpenFault::Copy { directory: directory.to_owned() });
+        }
         let recovered = recover::recover(directory, &options)?;
         let segments = recovered.header.segment + 1;
         let (header, file) = (Arc::new(recovered.header), Arc::new(recovered.file));

@@ -401,3 +401,6 @@ impl ProducerContext<NoCustomPartitioner> for Reports {
         }
     }
 }
+
+#[cfg(test)]
+mod tests;

@@ -115,6 +115,7 @@ fn everything_can_be_forgotten() {
 fn a_copy_of_another_log_and_a_log_of_its_own_are_left_alone() {
     let directory = tempfile::tempdir().expect("a directory");
     drop(open(directory.path()));
+    assert!(matches!(EmbeddedLog::open(directory.path(), small()), Err(OpenFault::Copy { .. })));
     let fault = LogCopy::open(directory.path(), log(2), 2, small()).err();
     assert!(matches!(fault, Some(CopyFault::OtherLog { found, .. }) if found == log(1)));
 

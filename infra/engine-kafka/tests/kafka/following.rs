@@ -3,7 +3,6 @@
 use std::fs::OpenOptions;
 use std::os::unix::fs::FileExt;
 use std::path::{Path, PathBuf};
-use std::time::Instant;
 
 use engine::log::Log;
 use engine::position::{Offset, Partition};
@@ -104,29 +103,4 @@ fn a_node_that_starts_later_gets_everything() {
     far.caught_up(crate::support::PATIENCE).expect("it follows");
     assert_eq!(all(&near, 2), all(&far, 2));
     assert_eq!(far.end_at_broker(Partition(2)).expect("the broker says"), Offset(501));
-}
-
-#[test]
-fn zz_times() {
-    let directory = tempfile::tempdir().expect("a directory");
-    let options = options(&fresh_name(), directory.path());
-    for founding in [Some(genesis(4)), None] {
-        let log = engine_kafka::KafkaLog::open(&options, founding.as_ref()).expect("it opens");
-        eprintln!("open {:?}", log.report().took);
-        let at = Instant::now();
-        log.caught_up(crate::support::PATIENCE).expect("it follows");
-        eprintln!("caught up {:?}", at.elapsed());
-        let at = Instant::now();
-        Writer::new(&log, 0).append_many(1, record);
-        eprintln!("first append {:?}", at.elapsed());
-        let at = Instant::now();
-        Writer::new(&log, 0).append_many(1, record);
-        eprintln!("second append {:?}", at.elapsed());
-        let at = Instant::now();
-        all(&log, 0);
-        eprintln!("read back {:?}", at.elapsed());
-        let at = Instant::now();
-        drop(log);
-        eprintln!("close {:?}", at.elapsed());
-    }
 }
