@@ -5,6 +5,8 @@
 
 mod kit;
 mod postgres;
+mod sharing;
+mod shop;
 mod suite;
 
 use engine::position::{Offset, Partition};
