@@ -5,12 +5,15 @@ use std::time::Duration;
 use clap::{Args, Parser, Subcommand};
 
 use crate::client::{Client, Server};
+use crate::config::ConfigArguments;
 use crate::config::command::{self as config, ConfigCommand};
 use crate::dev::{self, DevArguments};
+use crate::doctor;
 use crate::explain::{self, ExplainArguments};
 use crate::failure::Failure;
 use crate::fsck;
 use crate::load::{self, LoadArguments};
+use crate::log::{self, LogCommand};
 use crate::order::{self, OrderCommand};
 use crate::output::{Format, Screen};
 use crate::saga::{self, SagaCommand};
@@ -110,6 +113,12 @@ enum Command {
     /// Put a server under load, and check that money and stock add up
     #[command(after_help = load::EXAMPLES)]
     Load(LoadArguments),
+    /// Look at all that a node rests on: disk, brokers, database, clocks
+    #[command(after_help = doctor::EXAMPLES)]
+    Doctor(ConfigArguments),
+    /// Move a log
+    #[command(subcommand)]
+    Log(LogCommand),
     /// Check what must hold over the whole log
     #[command(after_help = FSCK_EXAMPLES)]
     Fsck,
@@ -131,6 +140,8 @@ impl Cli {
             Command::Saga(command) => saga::run(command, &global).await,
             Command::Stream(command) => stream::run(command, &global).await,
             Command::Load(arguments) => load::run(arguments, &global).await,
+            Command::Doctor(arguments) => doctor::run(&arguments, &global).await,
+            Command::Log(command) => log::run(command, &global).await,
             Command::Fsck => fsck::run(&global).await,
             Command::Explain(arguments) => explain::run(&arguments, global.page()),
         }

@@ -210,11 +210,22 @@ pub(crate) enum OwnershipKind {
     Static,
 }
 
-#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(default, deny_unknown_fields)]
 pub(crate) struct ReadStoreConfig {
     #[serde(skip_serializing_if = "Option::is_none")]
     pub(crate) url: Option<String>,
+    pub(crate) readers: u32,
+    pub(crate) writers: u32,
+    pub(crate) read_timeout_ms: u64,
+    pub(crate) write_timeout_ms: u64,
+    pub(crate) lease_ms: u64,
+}
+
+impl Default for ReadStoreConfig {
+    fn default() -> Self {
+        Self { url: None, readers: 4, writers: 2, read_timeout_ms: 3_000, write_timeout_ms: 15_000, lease_ms: 5_000 }
+    }
 }
 
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
@@ -284,6 +295,12 @@ impl Config {
             std::env::vars_os().filter_map(|(name, text)| Some((name.into_string().ok()?, text.into_string().ok()?))),
         )
         .map_err(|faults| refused(&faults))
+    }
+
+    /// The same, with these settings above all others: for who needs only a part of them.
+    pub(crate) fn load_beside(arguments: &ConfigArguments, set: &[&str]) -> Result<Self, Failure> {
+        let set = arguments.set.iter().map(String::as_str).chain(set.iter().copied()).map(str::to_owned).collect();
+        Ok(Self::load(&ConfigArguments { config: arguments.config.clone(), set })?.0)
     }
 
     /// The settings of this command line and this environment.

@@ -15,6 +15,7 @@ use crate::demo;
 use crate::failure::Failure;
 use crate::house::data::Data;
 use crate::house::log::LogPlan;
+use crate::house::rows::RowsPlan;
 use crate::house::{House, Plan, Roles};
 
 /// Partitions of a new log.
@@ -78,6 +79,7 @@ pub(crate) async fn run(arguments: DevArguments) -> Result<(), Failure> {
         partitions: PARTITIONS,
         data,
         node: NodeOptions::default(),
+        rows: RowsPlan::default(),
         dev_routes: true,
         drain_within: DRAIN_WITHIN,
     })

@@ -37,12 +37,13 @@ pub(crate) mod data;
 pub(crate) mod kafka;
 pub(crate) mod log;
 mod others;
-mod rows;
+pub(crate) mod rows;
 
 use data::{Data, Rows};
 use log::{Kept, LogPlan, Opened};
 use others::Others;
 pub(crate) use others::{Hint, OthersPlan};
+use rows::{Followed, RowsPlan};
 
 /// What a node is to be.
 pub(crate) struct Plan {
@@ -62,6 +63,8 @@ pub(crate) struct Plan {
     pub(crate) data: Data,
     /// What the write side bounds.
     pub(crate) node: NodeOptions,
+    /// What it bounds in a read store that nodes share.
+    pub(crate) rows: RowsPlan,
     /// Whether `/dev/*` is served: everybody may see and do everything there.
     pub(crate) dev_routes: bool,
     /// How long a drain of the shards may take before the rest is left as if the process had died, which loses nothing.
@@ -91,8 +94,7 @@ pub(crate) struct House {
     others: Option<Others>,
     node: Node<Shop>,
     states: Arc<StateStore<Shop>>,
-    projection: Projection,
-    rows: Arc<SqlReadStore>,
+    followed: Followed,
     gateway: Simulator,
     cursors: CursorKey,
 }
@@ -122,10 +124,10 @@ impl House {
         .await
         .map_err(|fault| Failure::of("cannot lead the log", &fault))?;
         let others = others.map(|others| others.take_in(&node)).transpose()?;
-        let (rows, projection) = rows::open(&plan.data, &log, &genesis, &clock).await?;
+        let followed = rows::open(&plan, &log, &kept, &genesis, &clock).await?;
         // Cursors outlive a restart and hold on every node: their key follows from the log's own.
         let cursors = CursorKey::new(&[&genesis.fingerprint_key[..], b"cursors"].concat());
-        Ok(Self { plan, kept, others, node, states, projection, rows, gateway, cursors })
+        Ok(Self { plan, kept, others, node, states, followed, gateway, cursors })
     }
 
     /// Serves until `stop`, then settles what is under way and closes. Ends by itself if the log has stopped for good.
@@ -163,8 +165,8 @@ impl House {
             let reads = QuerySide {
                 node: self.node.clone(),
                 streams: Arc::clone(&self.states),
-                projection: self.projection.clone(),
-                store: Arc::clone(&self.rows),
+                projection: self.followed.projection.clone(),
+                store: Arc::clone(&self.followed.rows),
                 cursors: self.cursors.clone(),
                 draining: stop.clone(),
             };
@@ -175,13 +177,13 @@ impl House {
         routes
             .merge(pages().routes())
             .merge(self.health(stop).routes())
-            .merge(metrics.routes().layer(from_fn_with_state(Arc::clone(&self.rows), counting_sagas)))
+            .merge(metrics.routes().layer(from_fn_with_state(Arc::clone(&self.followed.rows), counting_sagas)))
             .route("/version", get(version))
     }
 
     fn health(&self, stop: &CancellationToken) -> Health {
         let node = self.node.clone();
-        let projection = self.projection.clone();
+        let projection = self.followed.projection.clone();
         let kept = Arc::clone(&self.kept);
         Health::builder(stop.clone())
             .check("log", move || kept.reachable())
@@ -198,8 +200,7 @@ impl House {
         }
         // Only now: who is given the partitions next finds them given back.
         let left = self.others.map(Others::leave);
-        self.projection.stop().await;
-        self.rows.close().await;
+        self.followed.close().await;
         if let Some(left) = left {
             left.await;
         }

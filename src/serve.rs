@@ -15,6 +15,7 @@ use crate::config::{Config, ConfigArguments, LogKind, OwnershipKind, Role};
 use crate::failure::Failure;
 use crate::house::data::{Data, Rows};
 use crate::house::log::LogPlan;
+use crate::house::rows::RowsPlan;
 use crate::house::{Hint, House, OthersPlan, Plan, Roles};
 
 /// What the help shows.
@@ -125,6 +126,13 @@ fn plan(config: &Config, others: Option<OthersPlan>, grpc: Option<SocketAddr>) -
             errands_max: config.limits.errands,
             call_wait: ms(config.timeouts.gateway_ms),
             ..NodeOptions::default()
+        },
+        rows: RowsPlan {
+            readers: config.read_store.readers,
+            writers: config.read_store.writers,
+            read_wait: ms(config.read_store.read_timeout_ms),
+            write_wait: ms(config.read_store.write_timeout_ms),
+            lease: ms(config.read_store.lease_ms),
         },
         dev_routes: config.dev_routes,
         drain_within: ms(config.timeouts.drain_ms),

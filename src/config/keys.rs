@@ -93,6 +93,19 @@ pub(crate) const KEYS: &[Key] = &[
         Kind::Url,
         "Where read models are: postgres://… that nodes share, or sqlite:FILE of this node. views.db in data if not set.",
     ),
+    key("read_store.readers", Kind::Whole(1, 1_000), "PostgreSQL: connections that read at once."),
+    key("read_store.writers", Kind::Whole(1, 64), "PostgreSQL: transactions that feed read models at once."),
+    key("read_store.read_timeout_ms", Kind::Whole(100, 60_000), "PostgreSQL: longest statement of a read."),
+    key(
+        "read_store.write_timeout_ms",
+        Kind::Whole(1_000, 300_000),
+        "PostgreSQL: longest statement that feeds read models.",
+    ),
+    key(
+        "read_store.lease_ms",
+        Kind::Whole(1_000, 60_000),
+        "PostgreSQL: how long what a dead node fed waits until another one feeds it.",
+    ),
     key(
         "timeouts.answer_ms",
         Kind::Whole(1_000, 30_000),

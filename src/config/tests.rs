@@ -36,7 +36,7 @@ fn every_key_of_the_table_is_one_of_the_types_and_the_other_way() {
     let full = Config {
         node: NodeConfig { name: Some("n".to_owned()), advertise: Some("a:1".to_owned()) },
         ownership: OwnershipConfig { partitions: Some("0".to_owned()), ..OwnershipConfig::default() },
-        read_store: ReadStoreConfig { url: Some("sqlite:x".to_owned()) },
+        read_store: ReadStoreConfig { url: Some("sqlite:x".to_owned()), ..ReadStoreConfig::default() },
         log: LogConfig {
             kafka: KafkaConfig {
                 bootstrap: Some("b:1".to_owned()),
@@ -96,6 +96,27 @@ fn the_keys_of_the_contract_are_read() {
     assert_eq!(settings.source("log.kafka.bootstrap"), "DOCKET_LOG__KAFKA__BOOTSTRAP");
     assert_eq!(settings.source("node.name"), "--set node.name");
     assert_eq!(settings.source("log.name"), format!("file {}", file.display()));
+}
+
+/// Commented-out lines too: an example that somebody uncomments must work as well.
+#[test]
+fn every_example_can_be_used() {
+    let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("examples");
+    let mut files = 0;
+    for file in std::fs::read_dir(&folder).unwrap().map(|entry| entry.unwrap().path()) {
+        if file.extension().is_some_and(|extension| extension == "toml") {
+            read(Some(&file), &[], &[]).unwrap_or_else(|faults| panic!("{}: {faults:?}", file.display()));
+            let text = std::fs::read_to_string(&file).unwrap();
+            let uncommented =
+                text.lines().filter_map(|line| line.strip_prefix("# ")).filter(|line| line.contains(" = "));
+            for key in uncommented.filter_map(|line| line.split(" = ").next()) {
+                let known = KEYS.iter().any(|known| known.path.ends_with(&format!(".{key}")));
+                assert!(known, "{}: {key}", file.display());
+            }
+            files += 1;
+        }
+    }
+    assert!(files >= 4, "{files}");
 }
 
 #[test]

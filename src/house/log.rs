@@ -10,7 +10,7 @@ use domain::Shop;
 use engine::log::Log;
 use engine::memory::MemoryLog;
 use engine::ports::Clock;
-use engine::position::{LogId, Partition};
+use engine::position::{LogId, Offset, Partition};
 use engine::record::{FORMAT, Genesis, PLACEMENT_RULE};
 use engine_embedded::{EmbeddedLog, KnownDurable, OpenFault, Options};
 use engine_runtime::store::{self, StateStore, StoreOptions};
@@ -60,6 +60,9 @@ pub(super) enum Kept {
     Kafka(Arc<engine_kafka::KafkaLog>),
 }
 
+/// Says where a partition really ends; nothing while nobody knows.
+pub(super) type RealEnd = Arc<dyn Fn(Partition) -> Option<Offset> + Send + Sync>;
+
 impl Kept {
     /// Whether it can be reached now; why not.
     pub(super) fn reachable(&self) -> Result<(), String> {
@@ -78,9 +81,25 @@ impl Kept {
             #[cfg(feature = "kafka")]
             Self::Kafka(log) => match log.faults().wait_for(Option::is_some).await.ok().and_then(|fault| fault.clone())
             {
-                Some(fault) => super::kafka::failure(&fault),
+                Some(fault) => {
+                    tracing::error!(fault.code = super::kafka::code(&fault), error = %fault, "the log has stopped for good");
+                    super::kafka::failure(&fault)
+                }
                 None => std::future::pending().await,
             },
+        }
+    }
+
+    /// Where the log really ends, where what is read is a copy that may be behind.
+    pub(super) fn real_end(kept: &Arc<Self>) -> Option<RealEnd> {
+        match &**kept {
+            Self::Memory | Self::Embedded(_) => None,
+            #[cfg(feature = "kafka")]
+            Self::Kafka(log) => {
+                let log = Arc::clone(log);
+                // Asked where a worker begins, seldom; it waits for the network.
+                Some(Arc::new(move |partition| tokio::task::block_in_place(|| log.end_at_broker(partition).ok())))
+            }
         }
     }
 
@@ -160,11 +179,30 @@ fn open_embedded(folder: &Path, states_folder: &Path, founding: Genesis) -> Resu
     Ok(Opened { log: Arc::<EmbeddedLog>::clone(&log), kept: Arc::new(Kept::Embedded(log)), genesis, states })
 }
 
+/// Opens the embedded log of a data directory, alone, to read it from its beginning to its end. The node's state store, if
+/// there is one, says how far the log must go at least.
+#[cfg(feature = "kafka")]
+pub(crate) fn open_existing(data: &Path) -> Result<EmbeddedLog, Failure> {
+    let states = data.join("state");
+    let known_durable: KnownDurable = Arc::new(move |log, partitions| {
+        if !states.is_dir() {
+            return BTreeMap::new();
+        }
+        let Ok(states) = open_states(&states, log, partitions) else { return BTreeMap::new() };
+        (0..partitions).map(Partition).map(|it| (it, states.checkpoint(it).0.next_offset)).collect()
+    });
+    let options = Options { known_durable, ..Options::existing() };
+    let (log, _) = EmbeddedLog::open(data.join("log"), options).map_err(|fault| cannot_open(&fault))?;
+    Ok(log)
+}
+
 /// Runs what waits for a disk where waiting harms nobody.
 pub(crate) async fn blocking<T: Send + 'static>(
     work: impl FnOnce() -> Result<T, Failure> + Send + 'static,
 ) -> Result<T, Failure> {
-    tokio::task::spawn_blocking(work).await.map_err(|_| Failure::plain("a task that waits for the disk ended badly"))?
+    tokio::task::spawn_blocking(work)
+        .await
+        .map_err(|_| Failure::plain("a task that waits for disk or network ended badly"))?
 }
 
 /// Why an embedded log cannot be opened, and what to do about it.
