@@ -28,8 +28,6 @@ const LOOK_AGAIN_AFTER: Duration = Duration::from_millis(10);
 pub(crate) enum Ground {
     /// `docket dev`: everything embedded.
     Dev,
-    /// `docket serve`: a log of its own, rows in PostgreSQL.
-    Postgres,
     /// `docket serve`: the log on Kafka, rows in PostgreSQL.
     Kafka,
 }
@@ -71,7 +69,7 @@ impl Server {
         }
         assert_eq!(arguments, &[""; 0], "only `docket dev` takes these");
         let log = format!("it-{}", Uuid::now_v7().simple());
-        let alone = Alone::new(data.path(), &log, brokers().await, database().await);
+        let alone = Alone::new(data.path(), &log, Some(brokers().await), database().await);
         Self { docket: alone.start().await, alone: Some(alone), data }
     }
 
@@ -92,13 +90,10 @@ async fn database() -> String {
     blocking(|| postgres.new_database()).await
 }
 
-/// Where a log may be kept, and in how many copies, if not in the server's directory.
-async fn brokers() -> Option<(String, u8)> {
-    if crate::GROUND != Ground::Kafka {
-        return None;
-    }
+/// Where a log may be kept, and in how many copies.
+async fn brokers() -> (String, u8) {
     let kafka = KAFKA.get_or_init(async || blocking(|| Kafka::start(1)).await).await;
-    Some((kafka.bootstrap(), kafka.brokers()))
+    (kafka.bootstrap(), kafka.brokers())
 }
 
 async fn blocking<T: Send + 'static>(work: impl FnOnce() -> T + Send + 'static) -> T {

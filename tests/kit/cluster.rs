@@ -109,9 +109,10 @@ impl Cluster {
         Client::new(&format!("http://{}", self.seats[number - 1].node.http))
     }
 
-    /// Clients of all nodes, in their order.
-    pub fn clients(&self) -> Vec<Client> {
-        (1..=self.nodes()).map(|number| self.client(number)).collect()
+    /// One client that asks all nodes in turn, dead ones too.
+    pub fn client_of_all(&self) -> Client {
+        let servers: Vec<String> = self.seats.iter().map(|seat| format!("http://{}", seat.node.http)).collect();
+        Client::of_all(servers.iter().map(String::as_str))
     }
 
     /// Starts a node and waits until it serves.
@@ -203,6 +204,7 @@ fn seat(name: &str, scratch: &Path, log: &str, kafka: Option<(String, u8)>, read
         name: name.to_owned(),
         http: ports[0].address(),
         grpc: ports[1].address(),
+        advertise: None,
         data: scratch.join(name),
         roles: Vec::new(),
         kafka,

@@ -6,12 +6,14 @@ pub mod client;
 pub mod cluster;
 pub mod dice;
 pub mod docket;
+pub mod proxy;
 pub mod shop;
 
 pub use client::{Client, Reply};
 pub use cluster::Cluster;
 pub use dice::Dice;
 pub use docket::{Docket, StartFault};
+pub use proxy::Proxy;
 
 /// A number from the environment, for the knobs of the proofs (`DOCKET_TEST_KILLS`, `DOCKET_TEST_SEED`, …).
 ///

@@ -192,6 +192,7 @@ impl Cluster {
                 name: name.clone(),
                 http: http.address(),
                 grpc: grpc.address(),
+                advertise: None,
                 data,
                 roles: Vec::new(),
                 kafka: kafka.clone(),

@@ -42,7 +42,16 @@ struct Broker {
     recipe: Recipe,
     clients: Port,
     _controllers: Port,
+    side: Option<Side>,
     running: Option<Running>,
+}
+
+/// A second door of a broker. It tells clients that come this way to come to another port: whoever listens there, and passes
+/// on what it likes, stands between the broker and these clients and nobody else.
+#[derive(Debug)]
+struct Side {
+    door: Port,
+    advertised: Port,
 }
 
 impl Kafka {
@@ -100,11 +109,16 @@ impl Kafka {
             (1..).zip(&controllers).map(|(id, port)| format!("{id}@{}", port.address())).collect();
         let voters = voters.join(",");
         let cluster = cluster_id();
+        let mut sides = match life {
+            Life::Ours => ports::take(2 * count)?,
+            Life::Detached => Vec::new(),
+        };
         let mut kafka = Self { brokers: Vec::new(), life, _scratch: None };
         for (id, (clients, controllers)) in (1..=brokers).zip(ports.into_iter().zip(controllers)) {
             let own = directory.join(format!("broker-{id}"));
             let properties = lay_out(home, &own, id, &cluster)?;
-            let text = settings(id, brokers, &voters, &clients, &controllers, &own.join("log"));
+            let side = sides.pop().zip(sides.pop()).map(|(door, advertised)| Side { door, advertised });
+            let text = settings(id, brokers, &voters, &clients, &controllers, &own.join("log"), side.as_ref());
             fs::write(&properties, text).map_err(|error| format!("cannot write {}: {error}", properties.display()))?;
             let heap = if brokers == 1 { 384 } else { 256 };
             let mut recipe = Recipe::new(&home.java, &own, &own.join("broker.log"))
@@ -113,7 +127,7 @@ impl Kafka {
                 .arguments(["-cp", &home.classes, "kafka.Kafka"])
                 .arguments([&properties]);
             recipe.left_behind = (life == Life::Ours).then(|| directory.to_owned());
-            kafka.brokers.push(Broker { recipe, clients, _controllers: controllers, running: None });
+            kafka.brokers.push(Broker { recipe, clients, _controllers: controllers, side, running: None });
         }
         for broker in &mut kafka.brokers {
             broker.running = Some(Running::start(&broker.recipe, life)?);
@@ -137,6 +151,13 @@ impl Kafka {
     /// If there is no such broker.
     pub fn address(&self, broker: u8) -> String {
         self.brokers[Self::place(broker)].clients.address()
+    }
+
+    /// The side doors, broker by broker: the port where somebody has to listen who stands between (clients that come that way
+    /// are told to come there), and the address to which that one passes on. None if it was made for people.
+    pub fn side_doors(&self) -> Vec<(u16, String)> {
+        let sides = self.brokers.iter().filter_map(|broker| broker.side.as_ref());
+        sides.map(|side| (side.advertised.number(), side.door.address())).collect()
     }
 
     /// How many brokers there are, dead ones too.
@@ -359,16 +380,28 @@ fn cluster_id() -> String {
     format!("{:d<21}A", &whole[whole.len() - start..])
 }
 
-fn settings(id: u8, brokers: u8, voters: &str, clients: &Port, controllers: &Port, log: &Path) -> String {
+fn settings(
+    id: u8,
+    brokers: u8,
+    voters: &str,
+    clients: &Port,
+    controllers: &Port,
+    log: &Path,
+    side: Option<&Side>,
+) -> String {
     let (clients, controllers, log) = (clients.address(), controllers.address(), log.display());
     let in_sync = brokers.min(2);
+    let (side_door, side_advertised) = side.map_or_else(Default::default, |side| {
+        (format!(",SIDE://{}", side.door.address()), format!(",SIDE://{}", side.advertised.address()))
+    });
     format!(
         "process.roles=broker,controller
 node.id={id}
 controller.quorum.voters={voters}
 controller.listener.names=CONTROLLER
-listeners=PLAINTEXT://{clients},CONTROLLER://{controllers}
-advertised.listeners=PLAINTEXT://{clients}
+listeners=PLAINTEXT://{clients},CONTROLLER://{controllers}{side_door}
+advertised.listeners=PLAINTEXT://{clients}{side_advertised}
+listener.security.protocol.map=PLAINTEXT:PLAINTEXT,CONTROLLER:PLAINTEXT,SIDE:PLAINTEXT
 inter.broker.listener.name=PLAINTEXT
 log.dirs={log}
 auto.create.topics.enable=false

@@ -21,8 +21,10 @@ pub struct Node {
     pub name: String,
     /// Where it takes HTTP: `127.0.0.1:8101`.
     pub http: String,
-    /// Where other nodes reach it.
+    /// Where it takes what other nodes hand over.
     pub grpc: String,
+    /// Where others are told to reach it, if somebody stands between.
+    pub advertise: Option<String>,
     /// Its own directory.
     pub data: PathBuf,
     /// What it does; nothing is everything.
@@ -44,7 +46,11 @@ impl Node {
     pub fn configuration(&self) -> String {
         let quoted = |text: &str| format!("{text:?}");
         let mut lines = vec![
-            format!("node = {{ name = {}, advertise = {} }}", quoted(&self.name), quoted(&self.grpc)),
+            format!(
+                "node = {{ name = {}, advertise = {} }}",
+                quoted(&self.name),
+                quoted(self.advertise.as_ref().unwrap_or(&self.grpc))
+            ),
             format!("listen = {{ http = {}, grpc = {} }}", quoted(&self.http), quoted(&self.grpc)),
             format!("data = {}", quoted(&self.data.to_string_lossy())),
             "gateway = \"simulator\"".to_owned(),
@@ -110,6 +116,7 @@ mod tests {
             name: "node-1".to_owned(),
             http: "127.0.0.1:8101".to_owned(),
             grpc: "127.0.0.1:7101".to_owned(),
+            advertise: None,
             data: "/tmp/\"n1\"".into(),
             roles: vec!["command".to_owned()],
             kafka: Some(("127.0.0.1:19192".to_owned(), 1)),
