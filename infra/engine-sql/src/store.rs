@@ -16,7 +16,7 @@ use engine::view::{Row, RowKey, Table};
 use serde_json::Value;
 use tokio::sync::Semaphore;
 
-use crate::connection::postgres::{PostgresDatabase, PostgresPlace, is_absent, is_retryable};
+use crate::connection::postgres::{PostgresDatabase, PostgresPlace, STALE_WITHIN, is_absent, is_retryable};
 use crate::connection::sqlite::SqliteDatabase;
 use crate::connection::{Access, AnySession, Database, Session};
 use crate::dialect::AnyDialect;
@@ -29,8 +29,6 @@ use crate::work;
 
 /// 2 s: how long a read of a database over the network waits for its turn. Then it says so, and the caller may ask again.
 const READ_WAIT_MAX: Duration = Duration::from_secs(2);
-/// 500 ms: a connection that was broken shows at once; who waited longer waits no second time.
-const RETRY_WITHIN: Duration = Duration::from_millis(500);
 /// 5 tries of a transaction that met another one and was rolled back for it.
 const TRIES_MAX: u32 = 5;
 /// 20 ms and more: the wait before such a try, times its number, with jitter.
@@ -343,7 +341,7 @@ impl SqlReadStore {
     }
 
     /// Runs an operation that reads. One whose connection turns out to be broken (the server was started again, and the
-    /// pool did not know) is run once more.
+    /// pool did not know) is run again.
     async fn read<T, F, Operation>(&self, operation: F) -> Result<T, StoreFault>
     where
         T: Send + 'static,
@@ -358,7 +356,7 @@ impl SqlReadStore {
         self.run(&self.reads, self.read_wait_max, self.read_end, move |inner| async move {
             let began = tokio::time::Instant::now();
             let mut done = operation(inner.clone()).await;
-            if done.as_ref().is_err_and(is_absent) && inner.breaker.is_closed() && began.elapsed() < RETRY_WITHIN {
+            while done.as_ref().is_err_and(is_absent) && inner.breaker.is_closed() && began.elapsed() < STALE_WITHIN {
                 done = operation(inner.clone()).await;
             }
             match &done {

@@ -28,6 +28,8 @@ use crate::store::Options;
 
 /// 2 s: to get a connection, made anew if need be. Longer, and a query waits where it should say that it cannot.
 const ACQUIRE_MAX: Duration = Duration::from_secs(2);
+/// 500 ms: broken connections show at once, and each is met only once; who waited longer waits no second time.
+pub(crate) const STALE_WITHIN: Duration = Duration::from_millis(500);
 /// 256 statements kept prepared by each connection; a list's shape is one.
 const STATEMENTS_MAX: usize = 256;
 /// 10 min: an idle connection costs the server some megabytes.
@@ -113,15 +115,22 @@ impl PostgresDatabase {
         self.begin_in(pool, begin).await
     }
 
-    /// Begins as is said, from one of the pools.
+    /// Begins as is said, from one of the pools. A connection that turns out to be broken when it begins (the server was
+    /// started again, and the pool does not know) is passed over: nothing was done on it yet.
     pub(crate) async fn begin_in(&self, pool: &PgPool, begin: Option<&str>) -> Result<PostgresSession<'_>, StoreFault> {
-        let connection = pool.acquire().await.map_err(|error| self.fault(error))?;
-        let mut session =
-            PostgresSession { connection: Some(connection), shown: &self.place.shown, in_transaction: begin.is_some() };
-        if let Some(begin) = begin {
-            session.say(begin).await?;
+        let began = tokio::time::Instant::now();
+        loop {
+            let connection = pool.acquire().await.map_err(|error| self.fault(error))?;
+            let in_transaction = begin.is_some();
+            let mut session =
+                PostgresSession { connection: Some(connection), shown: &self.place.shown, in_transaction };
+            let Some(begin) = begin else { return Ok(session) };
+            match session.say(begin).await {
+                Ok(()) => return Ok(session),
+                Err(fault) if is_absent(&fault) && began.elapsed() < STALE_WITHIN => {}
+                Err(fault) => return Err(fault),
+            }
         }
-        Ok(session)
     }
 
     /// Ends all connections, once they are given back.

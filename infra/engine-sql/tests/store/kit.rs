@@ -61,7 +61,8 @@ impl Place {
     pub(crate) fn postgres_at(url: &str) -> Self {
         static SCHEMAS: AtomicU32 = AtomicU32::new(0);
         let schema = format!("docket_{}", SCHEMAS.fetch_add(1, Ordering::Relaxed));
-        Self::Postgres { url: format!("{url}?schema={schema}"), schema }
+        // Named after its schema, so that a test can tell its own connections.
+        Self::Postgres { url: format!("{url}?schema={schema}&application_name={schema}"), schema }
     }
 
     /// One of each kind.

@@ -155,8 +155,19 @@ impl Shop {
         ShopNode { projection: self.projection(store, sharing), shared }
     }
 
+    /// A node that folds large batches.
+    pub(crate) fn node_of_batches(&self, store: &Arc<SqlReadStore>, name: &str, events_max: usize) -> ShopNode {
+        let shared = store.share(ShareOptions::new(name, PARTITIONS)).unwrap();
+        let sharing = Sharing { feeds: shared.feeds(), progress: shared.progress(), log_end: None };
+        ShopNode { projection: self.projection_of(store, sharing, events_max), shared }
+    }
+
     pub(crate) fn projection(&self, store: &Arc<SqlReadStore>, sharing: Sharing) -> Projection {
-        let options = ProjectionOptions { batch_events_max: 20, ..ProjectionOptions::default() };
+        self.projection_of(store, sharing, 20)
+    }
+
+    fn projection_of(&self, store: &Arc<SqlReadStore>, sharing: Sharing, events_max: usize) -> Projection {
+        let options = ProjectionOptions { batch_events_max: events_max, ..ProjectionOptions::default() };
         let store: Arc<dyn ReadStore> = store.clone();
         let clock = Arc::new(SystemClock);
         Projection::start_shared(self.log.clone(), &self.genesis, Arc::new(Jars), store, clock, sharing, options)
