@@ -89,7 +89,7 @@ pub trait LocalDoor<D: Decider>: Send + Sync + 'static {
     ) -> BoxFuture<'static, Result<Vec<KnownCommand>, NoAnswer>>;
 }
 
-#[allow(missing_docs, unreachable_pub, clippy::all, reason = "generated")]
+#[allow(missing_docs, unreachable_pub, clippy::all, clippy::allow_attributes_without_reason, reason = "generated")]
 mod proto {
     tonic::include_proto!("docket.shards.v1");
 }
