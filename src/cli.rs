@@ -5,14 +5,19 @@ use std::time::Duration;
 use clap::{Args, Parser, Subcommand};
 
 use crate::client::{Client, Server};
+use crate::config::ConfigArguments;
+use crate::config::command::{self as config, ConfigCommand};
 use crate::dev::{self, DevArguments};
+use crate::doctor;
 use crate::explain::{self, ExplainArguments};
 use crate::failure::Failure;
 use crate::fsck;
 use crate::load::{self, LoadArguments};
+use crate::log::{self, LogCommand};
 use crate::order::{self, OrderCommand};
 use crate::output::{Format, Screen};
 use crate::saga::{self, SagaCommand};
+use crate::serve::{self, ServeArguments};
 use crate::stock::{self, StockCommand};
 use crate::stream::{self, StreamCommand};
 
@@ -87,6 +92,12 @@ enum Command {
     /// Run everything in one process on embedded storage
     #[command(after_help = DEV_EXAMPLES)]
     Dev(DevArguments),
+    /// Run one node as its configuration says
+    #[command(after_help = serve::EXAMPLES)]
+    Serve(ServeArguments),
+    /// Show, check and explain the configuration of a node
+    #[command(subcommand)]
+    Config(ConfigCommand),
     /// Place, show, list and cancel orders
     #[command(subcommand)]
     Order(OrderCommand),
@@ -102,6 +113,12 @@ enum Command {
     /// Put a server under load, and check that money and stock add up
     #[command(after_help = load::EXAMPLES)]
     Load(LoadArguments),
+    /// Look at all that a node rests on: disk, brokers, database, clocks
+    #[command(after_help = doctor::EXAMPLES)]
+    Doctor(ConfigArguments),
+    /// Move a log
+    #[command(subcommand)]
+    Log(LogCommand),
     /// Check what must hold over the whole log
     #[command(after_help = FSCK_EXAMPLES)]
     Fsck,
@@ -116,11 +133,15 @@ impl Cli {
         let global = self.global;
         match self.command {
             Command::Dev(arguments) => dev::run(arguments).await,
+            Command::Serve(arguments) => serve::run(arguments).await,
+            Command::Config(command) => config::run(&command, &global),
             Command::Order(command) => order::run(command, &global).await,
             Command::Stock(command) => stock::run(command, &global).await,
             Command::Saga(command) => saga::run(command, &global).await,
             Command::Stream(command) => stream::run(command, &global).await,
             Command::Load(arguments) => load::run(arguments, &global).await,
+            Command::Doctor(arguments) => doctor::run(&arguments, &global).await,
+            Command::Log(command) => log::run(command, &global).await,
             Command::Fsck => fsck::run(&global).await,
             Command::Explain(arguments) => explain::run(&arguments, global.page()),
         }
@@ -199,8 +220,18 @@ mod tests {
     #[test]
     fn the_help_says_what_every_command_takes_and_how_it_ends() {
         let help = help_of(&[]);
-        for told in ["--server", "DOCKET_SERVER", "--output", "ndjson", "Exit codes", "dev", "order", "load", "explain"]
-        {
+        for told in [
+            "--server",
+            "DOCKET_SERVER",
+            "--output",
+            "ndjson",
+            "Exit codes",
+            "dev",
+            "serve",
+            "order",
+            "load",
+            "explain",
+        ] {
             assert!(help.contains(told), "{told}");
         }
         assert!(help_of(&["order", "place"]).contains("SKU:QUANTITY:PRICE[:CURRENCY]"));

@@ -4,8 +4,8 @@ use clap::Args;
 use comfy_table::Cell;
 use serde_json::{Value, json};
 
-use crate::dev::pages;
 use crate::failure::Failure;
+use crate::house::pages;
 use crate::output::{Column, Screen, text};
 
 /// What the help shows.

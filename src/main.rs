@@ -10,16 +10,21 @@ use clap::Parser;
 
 mod cli;
 mod client;
+mod config;
 mod demo;
 mod dev;
 mod dice;
+mod doctor;
 mod explain;
 mod failure;
 mod fsck;
+mod house;
 mod load;
+mod log;
 mod order;
 mod output;
 mod saga;
+mod serve;
 mod stock;
 mod stream;
 

@@ -65,6 +65,8 @@ impl House {
             chance: Arc::new(SystemChance),
             node_name: "benches".to_owned(),
             address: String::new(),
+            wanted: engine_runtime::wanted::all(PARTITIONS),
+            peers: Arc::new(engine_runtime::peers::Alone),
             options: NodeOptions::default(),
         })
         .await?;

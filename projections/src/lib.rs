@@ -3,14 +3,17 @@
 //! and says by what rows are found.
 
 use std::sync::Arc;
+use std::time::Duration;
 
 use engine::log::Log;
 use engine::ports::Clock;
+use engine::position::{Offset, Partition};
 use engine::read_store::{ReadStore, StoreFault};
 use engine::record::Genesis;
 use engine::view::{Table, View};
-use engine_runtime::projection::{PARKED_TABLE, Projection, ProjectionFault, ProjectionOptions};
-use engine_sql::{Index, Options, SqlReadStore};
+use engine_runtime::projection::{PARKED_TABLE, Projection, ProjectionFault, ProjectionOptions, Sharing};
+pub use engine_sql::Shared;
+use engine_sql::{Index, Options, ShareOptions, SqlReadStore};
 use schemas::resource::saga::SagaState;
 use views::{ORDERS, SAGAS, STOCK, ShopView};
 
@@ -28,29 +31,85 @@ const INDEXES: &[Index] = &[
     Index { table: SAGAS.name, columns: &["order_id"] },
 ];
 
-/// Opens the shop's read store: `sqlite:PATH`, a plain path, or `sqlite::memory:`.
+/// Opens the shop's read store: `postgres://user:password@host:port/database` (`?schema=name`, else `docket`),
+/// `sqlite:PATH`, a plain path, or `sqlite::memory:`. A PostgreSQL that does not answer is waited for in the background;
+/// until then everything asked of the store is `Unavailable`.
+///
+/// # Errors
+/// Where waiting is in vain: another program's database, a newer version's, a URL that cannot be.
 pub async fn open(url_or_path: &str) -> Result<SqlReadStore, StoreFault> {
+    open_with(url_or_path, Options { wait_for_database: true, ..Options::default() }).await
+}
+
+/// The same with connections and waits as they are wanted; tables, indexes and versions are the shop's.
+///
+/// # Errors
+/// As for [`open`]; also `Unavailable`, unless the options say to wait.
+pub async fn open_with(url_or_path: &str, options: Options) -> Result<SqlReadStore, StoreFault> {
     let tables: Vec<Table> = ShopView.tables().iter().copied().chain([PARKED_TABLE]).collect();
-    let options = Options { view_version: VIEW_VERSION, indexes: INDEXES, ..Options::default() };
+    let options = Options { view_version: VIEW_VERSION, indexes: INDEXES, watched: &[PARKED_TABLE.name], ..options };
     SqlReadStore::open(url_or_path, &tables, options).await
 }
 
-/// Starts the worker that follows the log into the store.
+/// A node's part in keeping read models current.
+#[derive(Clone)]
+pub struct Part {
+    /// What the node calls itself, for people.
+    pub node: String,
+    /// Whether it feeds the store; else it only hears how far the store is.
+    pub feed: bool,
+    /// How long the partitions of a node that was killed wait for another one.
+    pub lease: Duration,
+    /// Workers at once; each takes one of the store's writing connections.
+    pub workers: usize,
+    /// Where the log really ends, if the log given is a copy that may be behind: see [`Sharing::log_end`].
+    pub log_end: Option<Arc<dyn Fn(Partition) -> Option<Offset> + Send + Sync>>,
+}
+
+impl Part {
+    /// A node that feeds, over a log that is no copy. 5 s for leases, 2 workers.
+    pub fn new(node: impl Into<String>) -> Self {
+        Self { node: node.into(), feed: true, lease: Duration::from_secs(5), workers: 2, log_end: None }
+    }
+}
+
+/// Follows the log into the store, beside other nodes where the store can be shared (PostgreSQL), alone where it cannot.
+/// To leave: first [`Projection::stop`], then [`Shared::release`].
+///
+/// # Errors
+/// Only where the store is this node's alone: if the store or the log cannot be used. A shared store's faults show in
+/// [`Projection::status`].
+pub async fn follow(
+    log: Arc<dyn Log>,
+    genesis: &Genesis,
+    store: Arc<SqlReadStore>,
+    clock: Arc<dyn Clock>,
+    part: Part,
+) -> Result<(Projection, Option<Shared>), ProjectionFault> {
+    let share = ShareOptions { feed: part.feed, lease: part.lease, ..ShareOptions::new(part.node, genesis.partitions) };
+    let Some(shared) = store.share(share) else {
+        return Ok((start(log, genesis, store, clock).await?, None));
+    };
+    let sharing = Sharing { feeds: shared.feeds(), progress: shared.progress(), log_end: part.log_end };
+    let options = ProjectionOptions { workers: part.workers, batch_events_max: 2_000, ..options() };
+    let projection = Projection::start_shared(log, genesis, Arc::new(ShopView), store, clock, sharing, options);
+    Ok((projection, Some(shared)))
+}
+
+/// Starts the worker that follows the log into a store that is this node's alone.
 pub async fn start(
     log: Arc<dyn Log>,
     genesis: &Genesis,
     store: Arc<dyn ReadStore>,
     clock: Arc<dyn Clock>,
 ) -> Result<Projection, ProjectionFault> {
+    Projection::start(log, genesis, Arc::new(ShopView), store, clock, options()).await
+}
+
+fn options() -> ProjectionOptions {
     // A row is held as a JSON value, which takes some ten kilobytes for an order of three lines, and a batch is held
     // three times while it is committed: smaller ones than the engine's own keep the process within its memory.
-    let options = ProjectionOptions {
-        name: "shop",
-        batch_events_max: 1_000,
-        rows_cached_max: 512,
-        ..ProjectionOptions::default()
-    };
-    Projection::start(log, genesis, Arc::new(ShopView), store, clock, options).await
+    ProjectionOptions { name: "shop", batch_events_max: 1_000, rows_cached_max: 512, ..ProjectionOptions::default() }
 }
 
 /// Counts the sagas by state into the gauge `docket_sagas`. For whoever renders metrics, right before.

@@ -1,11 +1,12 @@
 //! How fresh an answer must be, and waiting for it: no older than `Docket-Min-Position`, and for single resources no older
 //! than what this node acknowledged in their partition when the question came.
 
+use std::collections::BTreeMap;
 use std::time::Duration;
 
 use chassis::body::ReadRequest;
 use chassis::problem::Problem;
-use engine::position::{Partition, Position, Positions};
+use engine::position::{Checkpoint, Partition, Position, Positions};
 use engine::saga::Reactor;
 use engine::stream::{StreamName, Tenant};
 use schemas::event::ShopEvent;
@@ -15,8 +16,8 @@ use crate::resources::reflected;
 
 impl<R: Reactor<Event = ShopEvent>> QuerySide<R> {
     /// Waits until the rows of `stream` reflect what this node acknowledged and what the reader asks for. A stream that
-    /// is set aside is told so instead of being shown as it was.
-    pub(crate) async fn fresh(&self, read: &ReadRequest, stream: &StreamName) -> Result<(), Problem> {
+    /// is set aside is told so instead of being shown as it was. What the rows must reflect.
+    pub(crate) async fn fresh(&self, read: &ReadRequest, stream: &StreamName) -> Result<Positions, Problem> {
         let tenant = Tenant::default();
         let partition = self.node.partition_of(&tenant, stream);
         let mut least = read.min_position.clone().unwrap_or_default();
@@ -27,7 +28,17 @@ impl<R: Reactor<Event = ShopEvent>> QuerySide<R> {
         if self.projection.is_parked(&tenant, stream) {
             return Err(Problem::read_model_parked(format!("{stream} is set aside: one of its events cannot be read")));
         }
-        Ok(())
+        Ok(least)
+    }
+
+    /// Whether rows read together with these checkpoints reflect what was waited for: a database that nodes share may have
+    /// been set back since.
+    pub(crate) fn reflects(
+        &self,
+        checkpoints: &BTreeMap<Partition, Checkpoint>,
+        least: &Positions,
+    ) -> Result<(), Problem> {
+        self.projection.reflects(checkpoints, least).map_err(|behind| Problem::read_model_behind(&behind.at))
     }
 
     /// Waits until the rows reflect these positions.

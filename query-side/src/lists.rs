@@ -125,13 +125,15 @@ impl<R: Reactor<Event = ShopEvent>> QuerySide<R> {
         if let Some(cursor) = &page.cursor {
             page.rows.after = Some(self.cursors.open::<(Value, String)>(&page.scope, cursor)?);
         }
-        self.reached(&read.min_position.clone().unwrap_or_default(), read.wait).await?;
+        let least = read.min_position.clone().unwrap_or_default();
+        self.reached(&least, read.wait).await?;
         let limit = page.rows.limit as usize;
         let sort = page.rows.sort;
         // One more than asked for: whether there is a next page is known without asking again.
         page.rows.limit += 1;
         let table = page.rows.table;
         let found = self.store.list_with_checkpoints(page.rows).await.map_err(unavailable)?;
+        self.reflects(&found.checkpoints, &least)?;
         let mut positions = Positions::default();
         for (&partition, checkpoint) in &found.checkpoints {
             positions.reach_all(&crate::resources::reflected(partition, checkpoint.next_offset));

@@ -88,9 +88,10 @@ impl<R: Reactor<Event = ShopEvent>> QuerySide<R> {
         Query::of(&parts.uri).finish()?;
         let Some(subject) = subject else { return Err(not_found(absent)) };
         let stream = stream_of(&subject);
-        self.fresh(&read, &stream).await?;
+        let least = self.fresh(&read, &stream).await?;
         let key = views::row_key(&subject);
         let found = self.store.load_with_checkpoints(vec![key.clone()]).await.map_err(unavailable)?;
+        self.reflects(&found.checkpoints, &least)?;
         let partition = self.node.partition_of(&Tenant::default(), &stream);
         let next = found.checkpoints.get(&partition).map_or(Offset(0), |checkpoint| checkpoint.next_offset);
         let positions = reflected(partition, next);
@@ -118,7 +119,12 @@ pub(crate) fn not_found(code: ShopCode) -> Problem {
 
 /// The read store failed. What broke is for the log.
 pub(crate) fn unavailable(fault: engine::read_store::StoreFault) -> Problem {
-    tracing::error!(error = &fault as &dyn std::error::Error, "the read store failed");
+    let error = &fault as &dyn std::error::Error;
+    match fault {
+        // Every reader meets it, and the projection says it as well.
+        engine::read_store::StoreFault::Unavailable(_) => tracing::debug!(error, "the read store does not answer"),
+        _ => tracing::error!(error, "the read store failed"),
+    }
     Problem::new(chassis::problem::codes::NOT_SERVING, "the read store does not answer")
 }
 

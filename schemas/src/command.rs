@@ -1,8 +1,16 @@
 //! What can be asked of the shop, by API consumers, by the checkout saga, by timers and by the gateway's answers. All come
 //! through the same door.
+//!
+//! A command also travels as JSON, from the node that took it to the node that leads its partition, and the two may be of
+//! different versions of this program: `golden/commands/` holds a sample of each. It is never stored. Members and variants
+//! that are not known are refused rather than passed over, so a new variant or a new member of a command needs nothing
+//! more than its sample; anything that an older node would read *otherwise* (a member of [`Line`] or [`Money`], another
+//! meaning) raises [`ShopCommand::FORMAT`], and an owner that does not know that format refuses to decide.
 
+use engine::message::Portable;
 use engine::position::Position;
 use engine::time::Timestamp;
+use serde::{Deserialize, Serialize};
 
 use crate::event::order::{CancelReason, Line};
 use crate::event::payment::Method;
@@ -11,7 +19,8 @@ use crate::id::{CustomerId, LocationId, OrderId, PaymentId, ReservationId, Sku};
 use crate::money::Money;
 
 /// Everything that can be asked.
-#[derive(Clone, Debug, PartialEq)]
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
 pub enum ShopCommand {
     /// Places an order; with `payment`, its checkout begins in the same record.
     PlaceOrder {
@@ -198,8 +207,13 @@ pub enum ShopCommand {
     },
 }
 
+impl Portable for ShopCommand {
+    const FORMAT: u32 = 1;
+}
+
 /// How something is paid.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
 pub struct PaymentMeans {
     /// By what.
     pub method: Method,
@@ -208,7 +222,8 @@ pub struct PaymentMeans {
 }
 
 /// What is done with a reservation.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
 pub struct ReservationVerb {
     /// Where.
     pub location_id: LocationId,
@@ -256,7 +271,8 @@ pub enum GatewayCall {
 }
 
 /// What the gateway answers; that it cannot be reached is no answer.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case", deny_unknown_fields)]
 pub enum GatewayAnswer {
     /// Done as asked. `expires_at` only after an authorization.
     Done {
@@ -278,7 +294,8 @@ pub enum GatewayAnswer {
 }
 
 /// What came of a step.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case", deny_unknown_fields)]
 pub enum StepResult {
     /// Done, there.
     Done(Position),
@@ -289,7 +306,8 @@ pub enum StepResult {
 }
 
 /// What an operator decides.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
 pub enum SagaDecision {
     /// Try the step at hand again now.
     Retry,

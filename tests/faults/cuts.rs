@@ -57,7 +57,7 @@ async fn nothing_acknowledged_is_lost_in_a_power_cut() {
                 spread(&house.settled)
             );
         }
-        let shoppers = world.open(&client, seed ^ 0xC07, cut);
+        let shoppers = world.open(&client, seed ^ 0xC07, cut, None);
         tokio::time::sleep(Duration::from_millis(dice.between(LOAD_MS.0, LOAD_MS.1))).await;
         world.history.deafen(true);
         disk.cut(cut);

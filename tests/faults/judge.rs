@@ -103,6 +103,14 @@ pub(crate) fn judge(evidence: &Evidence) -> Vec<Finding> {
     findings.0.into_iter().collect()
 }
 
+/// LOG-2: what was read from the log in an earlier life is told the same in the last.
+pub(crate) fn never_rewritten(seen: &[Value], now: &[Value]) -> Vec<Finding> {
+    let place = |event: &Value| format!("{} {}", event["position"], event["index"]);
+    let now: BTreeMap<String, &Value> = now.iter().map(|event| (place(event), event)).collect();
+    let changed = seen.iter().filter(|event| now.get(&place(event)) != Some(event));
+    changed.map(|event| Finding { rule: "LOG-2", what: format!("once told, now different or gone: {event}") }).collect()
+}
+
 /// Fails the test with all that was found.
 pub(crate) fn assert_clean(findings: &[Finding], context: impl FnOnce() -> String) {
     // 40: a broken run breaks a thousand promises alike.

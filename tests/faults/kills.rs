@@ -7,8 +7,8 @@ use kit::{Dice, knob};
 
 use crate::history::Command;
 use crate::house::{House, spread};
-use crate::judge::{Finding, assert_clean, judge, judge_at_any_time};
-use crate::load::{Activity, World, named};
+use crate::judge::{assert_clean, judge, judge_at_any_time, never_rewritten};
+use crate::load::{Activity, World, named_in};
 
 /// How many kills the tests do; `cargo xtask soak` does thousands.
 const KILLS: u64 = 100;
@@ -52,7 +52,7 @@ async fn nothing_acknowledged_is_lost_or_doubled_by_kill_9_under_load() {
                 spread(&house.settled)
             );
         }
-        let shoppers = world.open(&client, seed, kill);
+        let shoppers = world.open(&client, seed, kill, None);
         tokio::time::sleep(Duration::from_millis(dice.between(LOAD_MS.0, LOAD_MS.1))).await;
         let printed = docket.kill9();
         assert!(!printed.contains("panicked"), "seed {seed}, kill {kill}: docket panicked\n{printed}");
@@ -90,28 +90,9 @@ pub(crate) async fn rest_and_judge(house: &mut House, world: &World, dice: &mut 
     evidence.history = world.history.commands();
     let mut findings = judge(&evidence);
     findings.extend(never_rewritten(&house.follower.seen, &evidence.events));
-    let broken = |docket: &kit::Docket| {
-        let keys: Vec<uuid::Uuid> = findings
-            .iter()
-            .flat_map(|finding| finding.what.split(|c: char| !c.is_ascii_hexdigit() && c != '-'))
-            .filter_map(|word| word.parse().ok())
-            .take(10)
-            .collect();
-        let commands: Vec<String> = keys.into_iter().map(|key| named(key, &evidence.history)).collect();
-        format!("{}\n{}", commands.join("\n"), docket.printed())
-    };
-    assert_clean(&findings, || broken(&docket));
+    assert_clean(&findings, || format!("{}\n{}", named_in(&findings, &evidence.history), docket.printed()));
     assert_eq!(world.history.findings(), Vec::<String>::new());
     Activity::of(&evidence.history).assert_busy(&evidence.events, faults);
     docket.terminate().await;
     evidence.history
-}
-
-/// LOG-2: what was read from the log in an earlier life is told the same in the last.
-fn never_rewritten(seen: &[serde_json::Value], now: &[serde_json::Value]) -> Vec<Finding> {
-    let place = |event: &serde_json::Value| format!("{} {}", event["position"], event["index"]);
-    let now: std::collections::BTreeMap<String, &serde_json::Value> =
-        now.iter().map(|event| (place(event), event)).collect();
-    let changed = seen.iter().filter(|event| now.get(&place(event)) != Some(event));
-    changed.map(|event| Finding { rule: "LOG-2", what: format!("once told, now different or gone: {event}") }).collect()
 }

@@ -4,6 +4,7 @@
 
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex};
+use std::time::Duration;
 
 use kit::shop::{card, count, euros, line, order, payment, reservation};
 use kit::{Client, Dice, Reply};
@@ -82,8 +83,9 @@ impl World {
         }
     }
 
-    /// Runs shoppers until told to stop, or until the house is gone.
-    pub(crate) fn open(&self, client: &Client, seed: u64, round: u64) -> Shoppers {
+    /// Runs shoppers until told to stop. The patient ones rest so long after everything they do, and stay whatever happens;
+    /// the others leave when nobody answers.
+    pub(crate) fn open(&self, client: &Client, seed: u64, round: u64, patience: Option<Duration>) -> Shoppers {
         let stop = Arc::new(AtomicBool::new(false));
         let tasks = (0..CLIENTS)
             .map(|number| {
@@ -91,8 +93,11 @@ impl World {
                 let mut dice = Dice::new(seed, &[round, number]);
                 tokio::spawn(async move {
                     while !stop.load(Ordering::Relaxed) {
-                        if !world.step(&client, &mut dice).await {
-                            break;
+                        let answered = world.step(&client, &mut dice).await;
+                        match patience {
+                            Some(rest) => tokio::time::sleep(rest).await,
+                            None if answered => {}
+                            None => break,
                         }
                     }
                 })
@@ -202,7 +207,9 @@ impl World {
             self.history.finding(format!("{:?} {} answers 201 without Location", command.verb, command.key));
             return true;
         };
-        let Some(found) = client.get(location).await else { return false };
+        // Whoever is asked: what was answered is not to be unheard of.
+        let least = reply.header("docket-position").unwrap_or_default();
+        let Some(found) = client.get_with(location, &[("docket-min-position", least)]).await else { return false };
         if found.status != 200 && found.status != 503 {
             self.history.finding(format!("{location} was answered 201 and then {} {}", found.status, found.body));
         }
@@ -447,9 +454,18 @@ impl Activity {
 }
 
 /// The commands' keys are drawn, so a key says nothing of what it is for; this names one for messages.
-pub(crate) fn named(key: Uuid, history: &[Command]) -> String {
+fn named(key: Uuid, history: &[Command]) -> String {
     history.iter().find(|command| command.key == key).map_or_else(
         || "a command of the house itself".to_owned(),
         |command| format!("{:?} {} {} {:?}", command.verb, command.path, command.body, command.answers),
     )
+}
+
+/// The commands that findings name, for messages.
+pub(crate) fn named_in(findings: &[crate::judge::Finding], history: &[Command]) -> String {
+    // 10: a broken run breaks a thousand promises alike.
+    const NAMED_MAX: usize = 10;
+    let words = findings.iter().flat_map(|finding| finding.what.split(|c: char| !c.is_ascii_hexdigit() && c != '-'));
+    let keys = words.filter_map(|word| word.parse().ok()).take(NAMED_MAX);
+    keys.map(|key| named(key, history)).collect::<Vec<_>>().join("\n")
 }

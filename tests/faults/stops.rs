@@ -28,7 +28,7 @@ async fn a_stop_under_load_answers_all_that_it_took() {
             world.stock_shelves(&client, &mut dice).await;
         }
         house.settle(&docket).await;
-        let shoppers = world.open(&client, seed ^ 0x57, stop);
+        let shoppers = world.open(&client, seed ^ 0x57, stop, None);
         tokio::time::sleep(Duration::from_millis(dice.between(LOAD_MS.0, LOAD_MS.1))).await;
         let printed = docket.terminate().await;
         assert!(!printed.contains("panicked"), "seed {seed}, stop {stop}: docket panicked\n{printed}");

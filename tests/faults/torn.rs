@@ -34,7 +34,7 @@ fn end_of_log(data: &Path) -> (PathBuf, u64) {
 
 async fn some_work(house: &mut House, world: &World, docket: &Docket, seed: u64, round: u64) {
     let before = world.history.len();
-    let shoppers = world.open(&docket.client(), seed, round);
+    let shoppers = world.open(&docket.client(), seed, round, None);
     while world.history.len() < before + COMMANDS {
         tokio::time::sleep(std::time::Duration::from_millis(5)).await;
     }

@@ -4,6 +4,9 @@
 
 mod platform;
 
+/// Everything in one process.
+const GROUND: platform::Ground = platform::Ground::Dev;
+
 mod a_key_is_a_command;
 mod a_process_behaves;
 mod a_saga_obeys_its_operator;

@@ -5,19 +5,38 @@ use std::path::{Path, PathBuf};
 use std::sync::{Arc, Weak};
 use std::time::{Duration, Instant};
 
+use kit::cluster::Alone;
 use kit::{Client, Clock, Docket, Reply};
 use reqwest::Method;
 use serde_json::{Value, json};
 use tempfile::TempDir;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpStream;
-use tokio::sync::Mutex;
+use tokio::sync::{Mutex, OnceCell};
 use uuid::Uuid;
+use xtask::kafka::Kafka;
+use xtask::postgres::Postgres;
 
 /// Longest that anything may take that a test waits for.
 const HAPPENS_WITHIN: Duration = Duration::from_secs(30);
 /// Between two looks at something that cannot be waited for otherwise.
 const LOOK_AGAIN_AFTER: Duration = Duration::from_millis(10);
+
+/// What the stories happen on. All of them hold on each.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[allow(dead_code, reason = "each of the test binaries that share these files has one")]
+pub(crate) enum Ground {
+    /// `docket dev`: everything embedded.
+    Dev,
+    /// `docket serve`: the log on Kafka, rows in PostgreSQL.
+    Kafka,
+}
+
+/// The database that all servers of this test binary share, each with tables of its own. Whoever started it outlives all
+/// tests; that it ends with the process is its own affair.
+static POSTGRES: OnceCell<Postgres> = OnceCell::const_new();
+/// The brokers, likewise.
+static KAFKA: OnceCell<Kafka> = OnceCell::const_new();
 
 /// The server that tests share: it lives as long as any of them holds it.
 static SHARED: Mutex<Weak<Server>> = Mutex::const_new(Weak::new());
@@ -26,6 +45,8 @@ static SHARED: Mutex<Weak<Server>> = Mutex::const_new(Weak::new());
 pub(crate) struct Server {
     /// The process.
     pub(crate) docket: Docket,
+    /// How it is started again, if it is not `docket dev`.
+    alone: Option<Alone>,
     /// Goes after it.
     pub(crate) data: TempDir,
 }
@@ -42,23 +63,48 @@ impl Server {
     /// A server of the test's own.
     pub(crate) async fn start(arguments: &[&str]) -> Self {
         let data = TempDir::with_prefix("docket-it-").expect("a folder for the test's data");
-        let docket = Docket::start(data.path(), arguments).await;
-        Self { docket, data }
+        if crate::GROUND == Ground::Dev {
+            let docket = Docket::start(data.path(), arguments).await;
+            return Self { docket, alone: None, data };
+        }
+        assert_eq!(arguments, &[""; 0], "only `docket dev` takes these");
+        let log = format!("it-{}", Uuid::now_v7().simple());
+        let alone = Alone::new(data.path(), &log, Some(brokers().await), database().await);
+        Self { docket: alone.start().await, alone: Some(alone), data }
     }
 
     /// A server of the test's own that goes by this clock.
     pub(crate) async fn start_by(clock: &Clock) -> Self {
         let data = TempDir::with_prefix("docket-it-").expect("a folder for the test's data");
         let docket = Docket::start_by(clock, data.path(), &[]).await;
-        Self { docket, data }
+        Self { docket, alone: None, data }
     }
 
     /// Kills it and starts it again on the same directory.
     pub(crate) async fn kill_and_start_again(self) -> Self {
         self.docket.kill9();
-        let docket = Docket::start(self.data.path(), &[]).await;
-        Self { docket, data: self.data }
+        let docket = match &self.alone {
+            Some(alone) => alone.start().await,
+            None => Docket::start(self.data.path(), &[]).await,
+        };
+        Self { docket, ..self }
     }
+}
+
+/// An empty database.
+async fn database() -> String {
+    let postgres = POSTGRES.get_or_init(async || blocking(Postgres::start).await).await;
+    blocking(|| postgres.new_database()).await
+}
+
+/// Where a log may be kept, and in how many copies.
+async fn brokers() -> (String, u8) {
+    let kafka = KAFKA.get_or_init(async || blocking(|| Kafka::start(1)).await).await;
+    (kafka.bootstrap(), kafka.brokers())
+}
+
+async fn blocking<T: Send + 'static>(work: impl FnOnce() -> T + Send + 'static) -> T {
+    tokio::task::spawn_blocking(work).await.expect("what the tests stand on starts")
 }
 
 impl Shop {

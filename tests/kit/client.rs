@@ -1,6 +1,8 @@
 //! A small HTTP client that tells "no answer" from every answer: nothing here retries, redirects or turns a status into an
 //! error, because what exactly came back is what tests are about.
 
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::time::Duration;
 
 use reqwest::Method;
@@ -12,11 +14,19 @@ const ANSWER_WITHIN: Duration = Duration::from_secs(45);
 /// Most pages of one list: far more than a test writes; a cursor that goes round in circles is found.
 const PAGES_MAX: usize = 10_000;
 
-/// A client of one server. Clones share its connections.
+/// A client of one server, or of several that are the same to it. Clones share connections.
 #[derive(Clone, Debug)]
 pub struct Client {
     http: reqwest::Client,
-    server: String,
+    servers: Arc<[Server]>,
+    /// Counts requests: each goes to the next server.
+    requests: Arc<AtomicUsize>,
+}
+
+#[derive(Debug)]
+struct Server {
+    address: String,
+    left_out: AtomicBool,
 }
 
 /// A whole answer.
@@ -61,12 +71,33 @@ impl Reply {
 impl Client {
     /// A client of `server`, for example `http://127.0.0.1:8080`.
     pub fn new(server: &str) -> Self {
+        Self::of_all([server])
+    }
+
+    /// A client that asks these in turn, as a load balancer would.
+    pub fn of_all<'a>(servers: impl IntoIterator<Item = &'a str>) -> Self {
         let http = reqwest::Client::builder()
             .timeout(ANSWER_WITHIN)
             .redirect(reqwest::redirect::Policy::none())
             .build()
             .expect("a client without TLS has nothing that could fail");
-        Self { http, server: server.to_owned() }
+        let servers =
+            servers.into_iter().map(|address| Server { address: address.to_owned(), left_out: AtomicBool::new(false) });
+        Self { http, servers: servers.collect(), requests: Arc::default() }
+    }
+
+    /// Asks a server no more, or does again, as a load balancer would that hears it will stop. `place` counts from 0. If all
+    /// are left out, all are asked.
+    pub fn leave_out(&self, place: usize, left_out: bool) {
+        self.servers[place].left_out.store(left_out, Ordering::SeqCst);
+    }
+
+    /// Whom the next request goes to.
+    fn server(&self) -> &str {
+        let turn = self.requests.fetch_add(1, Ordering::Relaxed);
+        let all = self.servers.iter().cycle().skip(turn % self.servers.len()).take(self.servers.len());
+        let asked = all.clone().find(|server| !server.left_out.load(Ordering::SeqCst));
+        &asked.or_else(|| all.clone().next()).expect("a client has a server").address
     }
 
     /// GET; `None` if no whole answer came.
@@ -100,7 +131,7 @@ impl Client {
         headers: &[(&str, &str)],
         body: Option<&Value>,
     ) -> Option<Reply> {
-        let mut request = self.http.request(method, format!("{}{path}", self.server));
+        let mut request = self.http.request(method, format!("{}{path}", self.server()));
         for (name, value) in headers {
             request = request.header(*name, *value);
         }
@@ -121,7 +152,7 @@ impl Client {
         headers: &[(&str, &str)],
         body: Vec<u8>,
     ) -> Option<Reply> {
-        let mut request = self.http.request(method, format!("{}{path}", self.server)).body(body);
+        let mut request = self.http.request(method, format!("{}{path}", self.server())).body(body);
         for (name, value) in headers {
             request = request.header(*name, *value);
         }
@@ -169,7 +200,7 @@ impl Client {
     /// # Errors
     /// When it does not answer 200, breaks off, or has a line that is no JSON.
     pub async fn ndjson(&self, path: &str) -> Result<Vec<Value>, String> {
-        let request = self.http.get(format!("{}{path}", self.server)).header("accept", "application/x-ndjson");
+        let request = self.http.get(format!("{}{path}", self.server())).header("accept", "application/x-ndjson");
         // Its length has no bound, so neither has its time; a connection that breaks ends it.
         let response =
             request.timeout(Duration::from_secs(600)).send().await.map_err(|error| format!("{path}: {error}"))?;

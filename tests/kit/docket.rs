@@ -22,7 +22,7 @@ const LOOK_AGAIN_AFTER: Duration = Duration::from_millis(5);
 /// Most of what a process printed that is kept, from its end: enough to see what went wrong.
 const PRINTED_MAX: usize = 256 * 1024;
 
-/// A running `docket dev`.
+/// A running `docket dev` or `docket serve`.
 #[derive(Debug)]
 pub struct Docket {
     child: Child,
@@ -97,12 +97,16 @@ impl Docket {
         data: &Path,
         arguments: &[&str],
     ) -> Result<Self, StartFault> {
+        let mut command = Command::new(binary());
+        command.args(["dev", "--listen", "127.0.0.1:0", "--data"]).arg(data).args(arguments);
+        command.envs(environment.iter().map(|(name, value)| (name, value)));
+        Self::try_run(command).await
+    }
+
+    /// Runs it and waits until it serves.
+    pub(crate) async fn try_run(mut command: Command) -> Result<Self, StartFault> {
         let began = Instant::now();
-        let mut child = Command::new(binary())
-            .args(["dev", "--listen", "127.0.0.1:0", "--data"])
-            .arg(data)
-            .args(arguments)
-            .envs(environment.iter().map(|(name, value)| (name, value)))
+        let mut child = command
             .stdin(Stdio::null())
             .stdout(Stdio::piped())
             .stderr(Stdio::piped())
@@ -201,6 +205,22 @@ impl Docket {
         let status = self.ended().await;
         assert!(status.success(), "docket ended with {status} after SIGTERM\n{}", self.printed());
         self.printed()
+    }
+
+    /// Freezes it with SIGSTOP: its connections stay open and nothing comes out of them.
+    ///
+    /// # Panics
+    /// When it has ended.
+    pub fn pause(&self) {
+        kill_process(Pid::from_child(&self.child), Signal::STOP).expect("it runs");
+    }
+
+    /// Lets it go on.
+    ///
+    /// # Panics
+    /// When it has ended.
+    pub fn resume(&self) {
+        kill_process(Pid::from_child(&self.child), Signal::CONT).expect("it runs");
     }
 
     /// Waits until it ends by itself.

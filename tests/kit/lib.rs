@@ -4,14 +4,18 @@
 
 pub mod client;
 pub mod clock;
+pub mod cluster;
 pub mod dice;
 pub mod docket;
+pub mod proxy;
 pub mod shop;
 
 pub use client::{Client, Reply};
 pub use clock::Clock;
+pub use cluster::Cluster;
 pub use dice::Dice;
 pub use docket::{Docket, StartFault};
+pub use proxy::Proxy;
 
 /// A number from the environment, for the knobs of the proofs (`DOCKET_TEST_KILLS`, `DOCKET_TEST_SEED`, …).
 ///

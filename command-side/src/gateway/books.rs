@@ -18,12 +18,11 @@ pub(super) const AUTHORIZATION_MS: u64 = 7 * 24 * 60 * 60 * 1_000;
 #[derive(Debug, Default)]
 pub struct Books {
     accounts: BTreeMap<PaymentId, Account>,
-    /// Calls on their way, which nobody here has heard of yet.
-    flights: BTreeMap<(PaymentId, CommandId), Line>,
 }
 
-#[derive(Debug, Default)]
-struct Account {
+/// What the books know of one payment.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+pub(super) struct Account {
     key: Option<CommandId>,
     token: Option<Box<str>>,
     currency: Option<Currency>,
@@ -36,6 +35,9 @@ struct Account {
     calls: u32,
     failures: BTreeMap<Verb, u32>,
     answers: BTreeMap<CommandId, Said>,
+    /// Calls on their way, which nobody here has heard of yet.
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    flights: BTreeMap<CommandId, Line>,
 }
 
 /// What a payment can be asked.
@@ -116,6 +118,9 @@ pub enum BooksFault {
         #[source]
         source: std::io::Error,
     },
+    /// The URL of the books is none.
+    #[error("the gateway simulator's books cannot be kept there: {0}")]
+    Url(String),
     /// A line of the journal is not one.
     #[error(
         "the gateway simulator's books in {path} are damaged at line {line}; move the file away to begin new books"
@@ -141,6 +146,16 @@ pub(super) fn parts(call: &GatewayCall) -> (PaymentId, Verb, Option<Money>, Opti
 }
 
 impl Books {
+    /// The books of these payments alone.
+    pub(super) fn of(accounts: BTreeMap<PaymentId, Account>) -> Self {
+        Self { accounts }
+    }
+
+    /// What they know of each payment.
+    pub(super) fn into_accounts(self) -> BTreeMap<PaymentId, Account> {
+        self.accounts
+    }
+
     /// The token a payment was first asked with.
     pub fn token_of(&self, payment: PaymentId) -> Option<&str> {
         self.accounts.get(&payment)?.token.as_deref()
@@ -185,13 +200,12 @@ impl Books {
 
     /// Enters a line.
     pub fn enter(&mut self, line: &Line) {
-        let flight = (line.payment_id, line.key);
+        let account = self.accounts.entry(line.payment_id).or_default();
         if line.sets_out {
-            self.flights.insert(flight, line.clone());
+            account.flights.insert(line.key, line.clone());
             return;
         }
-        self.flights.remove(&flight);
-        let account = self.accounts.entry(line.payment_id).or_default();
+        account.flights.remove(&line.key);
         account.calls += 1;
         account.currency = account.currency.or(line.amount.map(|money| money.currency));
         if account.token.is_none() {
@@ -229,23 +243,26 @@ impl Books {
 
     /// Calls on their way.
     pub fn flights(&self) -> impl Iterator<Item = &Line> {
-        self.flights.values()
+        self.accounts.values().flat_map(|account| account.flights.values())
     }
 
     /// Whether this call is on its way.
     pub fn is_on_its_way(&self, payment: PaymentId, key: CommandId) -> bool {
-        self.flights.contains_key(&(payment, key))
+        self.accounts.get(&payment).is_some_and(|account| account.flights.contains_key(&key))
     }
 
     /// Takes back a call that never set out.
     pub fn turn_back(&mut self, payment: PaymentId, key: CommandId) {
-        self.flights.remove(&(payment, key));
+        if let Some(account) = self.accounts.get_mut(&payment) {
+            account.flights.remove(&key);
+        }
     }
 
-    /// All rows, by payment.
+    /// All rows, by payment. What is only on its way has none.
     pub fn rows(&self) -> Vec<LedgerRow> {
         self.accounts
             .iter()
+            .filter(|(_, account)| account.calls > 0)
             .map(|(payment_id, account)| LedgerRow {
                 payment_id: *payment_id,
                 key: account.key,

@@ -10,15 +10,16 @@ use std::time::Duration;
 
 use engine::message::CommandId;
 use engine::ports::Clock;
+use engine::time::Timestamp;
 use engine_runtime::outside::Outside;
 use futures::future::BoxFuture;
 use parking_lot::Mutex;
 use schemas::command::{GatewayAnswer, GatewayCall};
-use schemas::id::PaymentId;
 use schemas::ledger::LedgerRow;
 
 use super::books::{Books, BooksFault, Line, Verb, parts};
 use super::journal::Journal;
+use super::shared::SharedBooks;
 
 /// How long our client waits for an answer that never comes.
 const ANSWER_WAIT: Duration = Duration::from_millis(500);
@@ -36,15 +37,34 @@ pub struct Simulator(Arc<Inner>);
 
 struct Inner {
     clock: Arc<dyn Clock>,
-    books: Mutex<Books>,
-    journal: Journal,
-    healed: AtomicBool,
+    keeping: Keeping,
     second_answer: OnceLock<SecondAnswer>,
+}
+
+/// Where the books are.
+enum Keeping {
+    /// With this process alone.
+    Here { books: Mutex<Books>, journal: Journal, healed: AtomicBool },
+    /// In a database, for several processes.
+    Shared(SharedBooks),
+}
+
+/// What became of a call.
+pub(super) enum Entered {
+    /// It is in the books; whether its key was new.
+    Done { line: Line, first: bool, manner: Manner },
+    /// The token wants it to wait first.
+    Slow(Duration),
+    /// It has set out and will arrive when the gateway is healed, whatever becomes of this process; its line if it set out
+    /// just now.
+    OnItsWay(Option<Line>),
+    /// The gateway is not to be reached.
+    Down,
 }
 
 /// What a token demands.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum Manner {
+pub(super) enum Manner {
     Good,
     Refuses(&'static str),
     Slow(u64),
@@ -59,7 +79,7 @@ enum Manner {
 }
 
 impl Manner {
-    fn of(token: &str) -> Self {
+    pub(super) fn of(token: &str) -> Self {
         let number = |prefix: &str| token.strip_prefix(prefix).and_then(|digits| digits.parse::<u64>().ok());
         match token {
             "tok_ok" => Self::Good,
@@ -90,24 +110,29 @@ impl Manner {
 impl Simulator {
     /// A gateway that forgets its books with the process.
     pub fn in_memory(clock: Arc<dyn Clock>) -> Self {
-        Self::with(clock, Journal::Memory, Books::default())
+        Self::here(clock, Journal::Memory, Books::default())
     }
 
-    /// A gateway whose books are in this file, which is created if need be. Calls that were on their way when a process
-    /// died still are.
+    /// A gateway whose books are in this file, which is created if need be. For one process. Calls that were on their way
+    /// when a process died still are.
     pub fn open(path: &Path, clock: Arc<dyn Clock>) -> Result<Self, BooksFault> {
         let (journal, books) = Journal::open(path)?;
-        Ok(Self::with(clock, journal, books))
+        Ok(Self::here(clock, journal, books))
     }
 
-    fn with(clock: Arc<dyn Clock>, journal: Journal, books: Books) -> Self {
-        Self(Arc::new(Inner {
-            clock,
-            books: Mutex::new(books),
-            journal,
-            healed: AtomicBool::new(false),
-            second_answer: OnceLock::new(),
-        }))
+    /// One gateway for several processes: its books are in this PostgreSQL. While that does not answer, the gateway does
+    /// not either.
+    ///
+    /// # Errors
+    /// If the URL is none. Whether the database is there shows with the first call.
+    pub fn shared(url: &str, clock: Arc<dyn Clock>) -> Result<Self, BooksFault> {
+        let keeping = Keeping::Shared(SharedBooks::at(url, Arc::clone(&clock))?);
+        Ok(Self(Arc::new(Inner { clock, keeping, second_answer: OnceLock::new() })))
+    }
+
+    fn here(clock: Arc<dyn Clock>, journal: Journal, books: Books) -> Self {
+        let keeping = Keeping::Here { books: Mutex::new(books), journal, healed: AtomicBool::new(false) };
+        Self(Arc::new(Inner { clock, keeping, second_answer: OnceLock::new() }))
     }
 
     /// Says where second answers go. The first call counts.
@@ -115,18 +140,31 @@ impl Simulator {
         let _ = self.0.second_answer.set(sink);
     }
 
-    /// Makes the gateway reachable for `tok_down` from now on, and lets arrive what is on its way.
+    /// Makes the gateway reachable for `tok_down` from now on, and lets arrive what is on its way. Nobody waits for those
+    /// answers any more; who asks by key finds them.
     ///
     /// # Errors
-    /// If the books cannot be written.
+    /// If the books cannot be reached or written.
     pub async fn heal(&self) -> Result<(), String> {
-        self.0.healed.store(true, Ordering::Relaxed);
-        self.0.land().await
+        match &self.0.keeping {
+            Keeping::Here { books, journal, healed } => {
+                healed.store(true, Ordering::Relaxed);
+                let landed = land(&mut books.lock(), self.0.clock.now());
+                if landed.is_empty() { Ok(()) } else { journal.flush(&landed).wait().await }
+            }
+            Keeping::Shared(books) => books.heal().await,
+        }
     }
 
     /// The books, a row per payment.
-    pub fn ledger(&self) -> Vec<LedgerRow> {
-        self.0.books.lock().rows()
+    ///
+    /// # Errors
+    /// If the books cannot be reached.
+    pub async fn ledger(&self) -> Result<Vec<LedgerRow>, String> {
+        match &self.0.keeping {
+            Keeping::Here { books, .. } => Ok(books.lock().rows()),
+            Keeping::Shared(books) => books.rows().await,
+        }
     }
 }
 
@@ -139,20 +177,21 @@ impl Outside<GatewayCall, GatewayAnswer> for Simulator {
 
 impl Inner {
     async fn answer(&self, key: CommandId, call: GatewayCall) -> Result<GatewayAnswer, String> {
-        let (payment_id, verb, _, token) = parts(&call);
-        let manner = self.manner(payment_id, token);
-        if let Manner::Slow(ms) = manner {
-            tokio::time::sleep(Duration::from_millis(ms)).await;
-        }
-        if manner == Manner::Down && !self.healed.load(Ordering::Relaxed) {
-            return Err("the gateway cannot be reached".to_owned());
-        }
-        if manner == Manner::Late(verb) && self.sets_out(key, &call).await? {
-            tokio::time::sleep(ANSWER_WAIT).await;
-            return Err("the gateway's answer did not come".to_owned());
-        }
-        let (line, first) = self.enter(key, &call, manner);
-        self.flush(&line).await?;
+        let entered = match self.enter(key, &call, false).await? {
+            Entered::Slow(pause) => {
+                tokio::time::sleep(pause).await;
+                self.enter(key, &call, true).await?
+            }
+            entered => entered,
+        };
+        let (line, first, manner) = match entered {
+            Entered::Done { line, first, manner } => (line, first, manner),
+            Entered::OnItsWay(_) => {
+                tokio::time::sleep(ANSWER_WAIT).await;
+                return Err("the gateway's answer did not come".to_owned());
+            }
+            Entered::Slow(_) | Entered::Down => return Err("the gateway cannot be reached".to_owned()),
+        };
         let Some(said) = line.said else {
             return Err("the gateway failed".to_owned());
         };
@@ -162,7 +201,7 @@ impl Inner {
         }
         let answer = GatewayAnswer::from(said);
         if manner == Manner::AnswersTwice
-            && verb != Verb::Void
+            && line.verb != Verb::Void
             && let Some(sink) = self.second_answer.get().cloned()
         {
             let again = answer.clone();
@@ -174,75 +213,79 @@ impl Inner {
         Ok(answer)
     }
 
-    /// Sends a call on its way, unless it is or has arrived; whether it is. It will arrive whatever becomes of this process.
-    async fn sets_out(&self, key: CommandId, call: &GatewayCall) -> Result<bool, String> {
-        let (payment_id, verb, amount, token) = parts(call);
-        let token = token.map(str::to_owned);
-        let line = Line { payment_id, key, verb, amount, token, said: None, sets_out: true };
-        {
-            let mut books = self.books.lock();
-            if self.healed.load(Ordering::Relaxed) || books.answered(payment_id, key).is_some() {
-                return Ok(false);
+    /// Enters a call into the books, for good before this answers. `waited` if what its token wanted was done.
+    async fn enter(&self, key: CommandId, call: &GatewayCall, waited: bool) -> Result<Entered, String> {
+        let (books, journal, healed) = match &self.keeping {
+            Keeping::Here { books, journal, healed } => (books, journal, healed.load(Ordering::Relaxed)),
+            Keeping::Shared(books) => return books.enter(key, call.clone(), waited).await,
+        };
+        let entered = enter(&mut books.lock(), healed, self.clock.now(), key, call, waited);
+        match &entered {
+            Entered::Done { line, .. } => journal.flush(std::slice::from_ref(line)).wait().await?,
+            Entered::OnItsWay(Some(line)) => {
+                let flushed = journal.flush(std::slice::from_ref(line)).wait().await;
+                if flushed.is_err() {
+                    books.lock().turn_back(line.payment_id, key);
+                }
+                flushed?;
             }
-            if books.is_on_its_way(payment_id, key) {
-                return Ok(true);
-            }
-            books.enter(&line);
+            Entered::OnItsWay(None) | Entered::Slow(_) | Entered::Down => {}
         }
-        let flushed = self.flush(&line).await;
-        if flushed.is_err() {
-            self.books.lock().turn_back(payment_id, key);
+        Ok(entered)
+    }
+}
+
+/// What is on its way arrives; the lines of it.
+pub(super) fn land(books: &mut Books, now: Timestamp) -> Vec<Line> {
+    let flights: Vec<Line> = books.flights().cloned().collect();
+    let calls = flights.into_iter().filter_map(|flight| Some((flight.key, flight.call()?)));
+    let landed = calls.map(|(key, call)| enter(books, true, now, key, &call, true));
+    landed.filter_map(|entered| if let Entered::Done { line, .. } = entered { Some(line) } else { None }).collect()
+}
+
+/// Decides and enters a call, in one piece, as its token says: the first call of a payment names it, an authorization or a
+/// void that overtook it; the books remember it for the others.
+pub(super) fn enter(
+    books: &mut Books,
+    healed: bool,
+    now: Timestamp,
+    key: CommandId,
+    call: &GatewayCall,
+    waited: bool,
+) -> Entered {
+    let (payment_id, verb, amount, token) = parts(call);
+    let manner = token.or_else(|| books.token_of(payment_id)).map_or(Manner::Good, Manner::of);
+    match manner {
+        Manner::Slow(ms) if !waited => return Entered::Slow(Duration::from_millis(ms)),
+        Manner::Down if !healed => return Entered::Down,
+        _ => {}
+    }
+    let before = books.answered(payment_id, key).cloned();
+    if manner == Manner::Late(verb) && !healed && before.is_none() {
+        if books.is_on_its_way(payment_id, key) {
+            return Entered::OnItsWay(None);
         }
-        flushed.map(|()| true)
-    }
-
-    /// What is on its way arrives. Nobody waits for the answers any more; who asks by key finds them.
-    async fn land(&self) -> Result<(), String> {
-        let flights: Vec<Line> = self.books.lock().flights().cloned().collect();
-        for flight in flights {
-            let call = flight.call().ok_or("a call on its way is none")?;
-            let (line, _) = self.enter(flight.key, &call, Manner::Good);
-            self.flush(&line).await?;
-        }
-        Ok(())
-    }
-
-    async fn flush(&self, line: &Line) -> Result<(), String> {
-        self.journal.flush(std::slice::from_ref(line)).wait().await
-    }
-
-    /// How the payment's token behaves. The first call of a payment names it, an authorization or a void that overtook it;
-    /// the books remember it for the others.
-    fn manner(&self, payment: PaymentId, token: Option<&str>) -> Manner {
-        match token {
-            Some(token) => Manner::of(token),
-            None => self.books.lock().token_of(payment).map_or(Manner::Good, Manner::of),
-        }
-    }
-
-    /// Decides and enters the call, in one piece; whether the key was new.
-    fn enter(&self, key: CommandId, call: &GatewayCall, manner: Manner) -> (Line, bool) {
-        let (payment_id, verb, amount, token) = parts(call);
-        let mut books = self.books.lock();
-        let before = books.answered(payment_id, key).cloned();
-        let fails = match manner {
-            Manner::Flaky(times) => verb == Verb::Authorize && books.failures(payment_id, verb) < times,
-            Manner::CaptureFails(times) => verb == Verb::Capture && books.failures(payment_id, verb) < times,
-            _ => false,
-        };
-        let no = match manner {
-            Manner::Refuses(reason) if verb == Verb::Authorize => Some(reason),
-            Manner::CaptureRefused if verb == Verb::Capture => Some("capture_refused"),
-            _ => None,
-        };
-        let first = before.is_none();
-        let said = match before {
-            Some(said) => Some(said),
-            None if fails => None,
-            None => Some(books.judge(call, no, self.clock.now())),
-        };
-        let line = Line { payment_id, key, verb, amount, token: token.map(str::to_owned), said, sets_out: false };
+        let line = Line { payment_id, key, verb, amount, token: token.map(str::to_owned), said: None, sets_out: true };
         books.enter(&line);
-        (line, first)
+        return Entered::OnItsWay(Some(line));
     }
+    let fails = match manner {
+        Manner::Flaky(times) => verb == Verb::Authorize && books.failures(payment_id, verb) < times,
+        Manner::CaptureFails(times) => verb == Verb::Capture && books.failures(payment_id, verb) < times,
+        _ => false,
+    };
+    let no = match manner {
+        Manner::Refuses(reason) if verb == Verb::Authorize => Some(reason),
+        Manner::CaptureRefused if verb == Verb::Capture => Some("capture_refused"),
+        _ => None,
+    };
+    let first = before.is_none();
+    let said = match before {
+        Some(said) => Some(said),
+        None if fails => None,
+        None => Some(books.judge(call, no, now)),
+    };
+    let line = Line { payment_id, key, verb, amount, token: token.map(str::to_owned), said, sets_out: false };
+    books.enter(&line);
+    Entered::Done { line, first, manner }
 }

@@ -39,16 +39,20 @@ pub(super) fn routes(node: Node<Shop>, gateway: Simulator) -> Router {
         .with_state(Dev { gateway, node })
 }
 
-async fn ledger(State(dev): State<Dev>) -> Response {
-    Reply::json(StatusCode::OK, &json!({"items": dev.gateway.ledger()})).into_response()
+async fn ledger(State(dev): State<Dev>) -> Result<Response, Problem> {
+    let items = dev.gateway.ledger().await.map_err(closed)?;
+    Ok(Reply::json(StatusCode::OK, &json!({"items": items})).into_response())
 }
 
 async fn heal(State(dev): State<Dev>) -> Result<Response, Problem> {
-    dev.gateway.heal().await.map_err(|error| {
-        tracing::error!(error, "the gateway cannot be healed");
-        Problem::internal()
-    })?;
+    dev.gateway.heal().await.map_err(closed)?;
     Ok(Reply::json(StatusCode::OK, &json!({"healed": true})).into_response())
+}
+
+/// The gateway's books are in a database that does not answer: for a while, so nothing broke here.
+fn closed(why: String) -> Problem {
+    tracing::warn!(why, "the gateway's books cannot be reached");
+    Problem::overloaded()
 }
 
 /// Checks the log up to where it ends now. The gateway goes on meanwhile, so its books are taken after that, and payments
@@ -66,7 +70,7 @@ async fn check(State(dev): State<Dev>) -> Result<Response, Problem> {
     for (&partition, &offset) in &positions {
         checker.scanned(Position { partition, offset });
     }
-    let ledger = dev.gateway.ledger();
+    let ledger = dev.gateway.ledger().await.map_err(closed)?;
     let mut moving: BTreeSet<PaymentId> = BTreeSet::new();
     dev.read_on(&mut cursors, |event| {
         if let Some(Subject::Payment(payment)) = Subject::of(&event.meta.stream) {

@@ -172,7 +172,7 @@ fn one_host(headers: &HeaderMap) -> Result<(), Problem> {
 }
 
 /// Says no to a request that no route takes, whose body nobody will read.
-async fn turned_away(request: Request<Body>, problem: Problem) -> Problem {
+pub async fn turned_away(request: Request<Body>, problem: Problem) -> Problem {
     let (parts, mut body) = request.into_parts();
     crate::body::drain(&parts.headers, &mut body).await;
     problem

@@ -9,6 +9,7 @@
 
 pub mod app;
 pub mod body;
+pub mod config;
 pub mod context;
 pub mod cursor;
 pub mod headers;

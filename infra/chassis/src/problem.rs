@@ -120,10 +120,27 @@ impl Problem {
     pub fn no_answer(why: NoAnswer) -> Self {
         match why {
             NoAnswer::Overloaded => Self::overloaded(),
-            NoAnswer::NotOwner => Self::new(codes::NOT_SERVING, "this node does not own the partition"),
-            NoAnswer::Draining => Self::new(codes::NOT_SERVING, "this node is shutting down"),
-            NoAnswer::Unconfirmed => Self::new(codes::UNCONFIRMED, "the log has not confirmed the record"),
-            NoAnswer::TimedOut => Self::new(codes::UNCONFIRMED, "no answer came in time"),
+            NoAnswer::NotOwner => Self::new(
+                codes::NOT_SERVING,
+                "no node that could be asked leads the partition now; send it again with the same key",
+            ),
+            NoAnswer::Unreachable => Self::new(
+                codes::NOT_SERVING,
+                "the node that leads the partition cannot be reached; another takes over within seconds: send it again \
+                 with the same key",
+            ),
+            NoAnswer::Draining => Self::new(
+                codes::NOT_SERVING,
+                "this node is shutting down; send it again with the same key, to another node if there is one",
+            ),
+            NoAnswer::Unconfirmed => Self::new(
+                codes::UNCONFIRMED,
+                "the log has not confirmed the record; send it again with the same key until there is an answer",
+            ),
+            NoAnswer::TimedOut => Self::new(
+                codes::UNCONFIRMED,
+                "no answer came in time; send it again with the same key until there is one",
+            ),
             NoAnswer::LogFull => Self::new(codes::LOG_FULL, codes::LOG_FULL.title),
             NoAnswer::LogStopped => Self::new(codes::LOG_STOPPED, codes::LOG_STOPPED.title),
             NoAnswer::LogDamaged => Self::new(codes::LOG_DAMAGED, codes::LOG_DAMAGED.title),
@@ -243,6 +260,11 @@ impl Problem {
     /// 429.
     pub fn rate_limited(retry_after: Duration) -> Self {
         Self::new(codes::RATE_LIMITED, "too many requests").retry_after(retry_after)
+    }
+
+    /// 421: another node of the same system answers this.
+    pub fn not_served_here(detail: impl Into<Cow<'static, str>>) -> Self {
+        Self::new(codes::NOT_SERVED_HERE, detail)
     }
 
     /// 503 with how far the read model is.

@@ -6,6 +6,7 @@
 
 mod block;
 mod cache;
+mod copy;
 mod disk;
 mod files;
 mod index;
@@ -27,6 +28,7 @@ use engine::position::{LogId, Offset, Partition};
 use engine::record::Genesis;
 use parking_lot::Mutex;
 
+pub use crate::copy::{COPIED_RECORD_BYTES_MAX, CopyFault, CopyReadFault, CopyReader, CopyReport, LogCopy, no_room};
 pub use crate::disk::{Disk, RealDisk};
 use crate::files::Lock;
 pub use crate::options::{KnownDurable, OpenFault, OpenReport, Options, TornTail};
@@ -62,6 +64,9 @@ impl EmbeddedLog {
         }
         recover::make_directory(directory, &*options.disk)?;
         let lock = Lock::take(directory)?;
+        if copy::is_copy(directory) {
+            return Err(OpenFault::Copy { directory: directory.to_owned() });
+        }
         let recovered = recover::recover(directory, &options)?;
         let segments = recovered.header.segment + 1;
         let (header, file) = (Arc::new(recovered.header), Arc::new(recovered.file));

@@ -139,6 +139,12 @@ pub enum OpenFault {
         /// Where.
         directory: PathBuf,
     },
+    /// What is there is the copy of a log that lives elsewhere: nothing may be appended to it.
+    #[error("{directory} holds the copy of a log, not the log itself: open it where it lives")]
+    Copy {
+        /// Where.
+        directory: PathBuf,
+    },
     /// Written by a newer version of this program.
     #[error("{file} needs a newer version of this program: {what}")]
     TooNew {

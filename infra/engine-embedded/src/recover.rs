@@ -199,7 +199,7 @@ fn settle(
     Ok(())
 }
 
-fn write_zeros(disk: &dyn Disk, file: &File, from: u64, to: u64) -> io::Result<()> {
+pub(crate) fn write_zeros(disk: &dyn Disk, file: &File, from: u64, to: u64) -> io::Result<()> {
     let zeros = vec![0; 1 << 20];
     let mut position = from;
     while position < to {

@@ -235,7 +235,10 @@ impl Writer {
             next_offsets.clone_from(&self.chain.next_offsets);
             let group = pending.iter().take(count).filter(|next| next.refused.is_none());
             match self.write_records(group.map(|next| (next.partition, &next.record[..])), frames_bytes) {
-                Ok(bytes) => self.show(pending.iter().take(count), bytes, frames_bytes),
+                Ok(bytes) => {
+                    let group = pending.iter().take(count).filter(|next| next.refused.is_none());
+                    self.show(group.map(|next| (next.partition, next.record.len())), bytes, frames_bytes);
+                }
                 Err(trouble) => return self.give_up(pending, trouble),
             }
         }
@@ -305,14 +308,14 @@ impl Writer {
     }
 
     /// Lets readers see what is durable now.
-    fn show<'a>(&mut self, records: impl Iterator<Item = &'a Pending>, group: Bytes, frames_bytes: usize) {
+    fn show(&mut self, records: impl Iterator<Item = (u16, usize)>, group: Bytes, frames_bytes: usize) {
         let mut counts: BTreeMap<u16, usize> = BTreeMap::new();
         let mut at = GROUP_HEADER_BYTES;
-        for next in records.filter(|next| next.refused.is_none()) {
+        for (partition, len) in records {
             at += FRAME_HEADER_BYTES;
-            self.store.show(next.partition, group.slice(at..at + next.record.len()));
-            at += next.record.len();
-            *counts.entry(next.partition).or_default() += 1;
+            self.store.show(partition, group.slice(at..at + len));
+            at += len;
+            *counts.entry(partition).or_default() += 1;
         }
         assert_eq!(at, GROUP_HEADER_BYTES + frames_bytes, "what is shown is what was written");
         self.tail.push(TailGroup { bytes: group.len(), counts: counts.into_iter().collect() }, &self.store);
@@ -399,6 +402,34 @@ impl Writer {
         let why = format!("cannot {doing} {}: {error}", path.display());
         tracing::error!("the log's writer stops for good, open the log again to go on: {why}");
         *self.hub.stopped.lock() = Some(why);
+    }
+}
+
+/// Without the thread: for a copy, whose records come from elsewhere.
+impl Writer {
+    /// Writes records as groups and shows them. On an error the log stands where the last whole group ended.
+    pub(crate) fn append_copied(&mut self, mut records: &[(Partition, &[u8])]) -> io::Result<()> {
+        while !records.is_empty() {
+            let (mut count, mut frames_bytes) = (0, 0);
+            for (_, record) in records {
+                let bytes = FRAME_HEADER_BYTES + record.len();
+                if count > 0 && frames_bytes + bytes > self.group_bytes_max {
+                    break;
+                }
+                count += 1;
+                frames_bytes += bytes;
+            }
+            let (group, rest) = records.split_at(count);
+            let written = self
+                .write_records(group.iter().map(|(partition, record)| (partition.0, *record)), frames_bytes)
+                .map_err(|trouble| match trouble {
+                    Trouble::Full(error) | Trouble::Failed(_, error) => error,
+                })?;
+            self.show(group.iter().map(|(partition, record)| (partition.0, record.len())), written, frames_bytes);
+            self.prepare_next_segment();
+            records = rest;
+        }
+        Ok(())
     }
 }
 

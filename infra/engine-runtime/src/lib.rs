@@ -8,10 +8,13 @@ mod hash;
 pub mod history;
 pub mod node;
 pub mod outside;
+pub mod peers;
 pub mod projection;
 mod queue;
+pub mod remote;
 pub mod store;
 pub mod system;
+pub mod wanted;
 pub mod watch;
 
 /// A fault and what caused it, in one line, for the place where it is handled and logged.

@@ -1,12 +1,15 @@
-//! A node: all of a log's partitions led by one process. Commands go in through one door, are decided by the shard of
-//! their partition and answered when their effect is certain; what streams owe is carried out behind it. The work lives
-//! in the node's own tasks: a sender that goes away cancels nothing.
+//! A node: one process of those that share a log. It leads the partitions that its hint names and follows the others, so
+//! that it can take any of them over at once. Commands go in through one door, are decided by the shard of their
+//! partition, here or at the node that leads it, and answered when their effect is certain; what streams owe is carried
+//! out where they are led. The work lives in the node's own tasks: a sender that goes away cancels nothing.
 
 mod cache;
 mod errands;
+mod growth;
 mod inbox;
 mod loader;
 mod replay;
+mod routing;
 mod saver;
 mod shard_task;
 mod shared;
@@ -35,17 +38,23 @@ use tracing::{error, info};
 
 use self::cache::StateCache;
 use self::errands::Errands;
-use self::inbox::Knock;
+use self::inbox::Way;
 use self::loader::Loader;
+use self::routing::Route;
 use self::saver::Saver;
 use self::shard_task::ShardTask;
 use self::shared::{Door, Shared, blocking, no_answer};
 use self::timers::Timers;
 use crate::history::History;
 use crate::outside::Outside;
+use crate::peers::{Owner, Peers};
 use crate::projection::Behind;
 use crate::store::StateStore;
+use crate::wanted::{self, Wanted};
 use crate::watch::{Watch, Watches};
+
+/// Longest wait of a draining node for what it had forwarded.
+const FORWARDS_WAIT: Duration = Duration::from_secs(2);
 
 /// What a node is made of.
 pub struct Parts<R: Reactor> {
@@ -67,6 +76,10 @@ pub struct Parts<R: Reactor> {
     pub node_name: String,
     /// Where others would send commands for it.
     pub address: String,
+    /// Which partitions it should lead ([`crate::wanted::all`] where there is no other node).
+    pub wanted: Wanted,
+    /// The way to other nodes ([`crate::peers::Alone`] where there is none).
+    pub peers: Arc<dyn Peers<R>>,
     /// What it bounds.
     pub options: NodeOptions,
 }
@@ -90,6 +103,8 @@ pub struct NodeOptions {
     pub call_wait: Duration,
     /// Partitions folded at once at the start.
     pub catch_ups_max: usize,
+    /// Commands and questions on their way to other nodes at once. 4,096: what one shard may have under way.
+    pub forwards_max: usize,
 }
 
 impl Default for NodeOptions {
@@ -103,6 +118,7 @@ impl Default for NodeOptions {
             errands_max: 1_024,
             call_wait: Duration::from_secs(30),
             catch_ups_max: 4,
+            forwards_max: 4_096,
         }
     }
 }
@@ -145,6 +161,10 @@ pub enum PartitionStatus {
     Claiming,
     /// Commands are decided.
     Leading(Epoch),
+    /// Not to be led here: led by this node, to which commands are forwarded, or by nobody that the log knows of.
+    Following(Option<Owner>),
+    /// To be led here, but this node took it: commands are forwarded to it, and it is claimed again soon.
+    Contested(Owner),
     /// The log has no room; tried again every second.
     Full,
     /// The log's writer has stopped for good.
@@ -165,15 +185,20 @@ pub struct NodeStatus {
 }
 
 impl NodeStatus {
-    /// Why commands are not all taken; `None` if they are.
+    /// Why commands are not all taken; `None` if they are: every partition is led by somebody known, and those that this
+    /// node should lead by this node.
     pub fn unready(&self) -> Option<String> {
         if self.draining {
             return Some("shutting down".to_owned());
         }
-        let (partition, status) =
-            self.partitions.iter().enumerate().find(|(_, status)| !matches!(status, PartitionStatus::Leading(_)))?;
+        let is_led = |status: &PartitionStatus| {
+            matches!(status, PartitionStatus::Leading(_) | PartitionStatus::Following(Some(_)))
+        };
+        let (partition, status) = self.partitions.iter().enumerate().find(|(_, status)| !is_led(status))?;
         Some(match status {
-            PartitionStatus::Leading(_) => return None,
+            PartitionStatus::Leading(_) | PartitionStatus::Following(Some(_)) => return None,
+            PartitionStatus::Following(None) => format!("partition {partition} is led by nobody"),
+            PartitionStatus::Contested(owner) => format!("partition {partition} was taken by {}", owner.node),
             PartitionStatus::Claiming => format!("partition {partition} is being claimed"),
             PartitionStatus::Full => "the log is full".to_owned(),
             PartitionStatus::Stopped => "the log has stopped".to_owned(),
@@ -207,6 +232,7 @@ impl<R: Reactor> Running<R> {
         self.shared.errands_end.cancel();
         self.shared.stop.cancel();
         self.shared.tasks.close();
+        self.shared.aside.close();
         self.shared.saver.close();
         self.shared.loader.close();
         for door in &self.shared.doors {
@@ -222,21 +248,27 @@ impl<R: Reactor> Drop for Running<R> {
 }
 
 impl<R: Reactor> Node<R> {
-    /// Folds, claims and leads every partition. Returns when all are led, so what it answers from then on is certain.
+    /// Folds every partition, and claims and leads those that are wanted. Returns when all of those are led, or led by
+    /// another node that took them meanwhile, and the others are folded: what it answers from then on is certain.
     ///
     /// # Errors
-    /// If any partition cannot be led for a reason that does not pass by itself; then nothing is left running.
+    /// If any partition cannot be folded or led for a reason that does not pass by itself; then nothing is left running.
     pub async fn start(parts: Parts<R>) -> Result<Self, StartFault> {
         let partitions = parts.genesis.partitions;
+        let alone = wanted::is_all_for_ever(&parts.wanted, partitions);
         let (grown, grown_seen) = watch::channel(0_u64);
         let waker = parts.log.on_append(Arc::new(move || grown.send_modify(|times| *times += 1)));
-        let (mut doors, mut inboxes, mut ends) = (Vec::new(), Vec::new(), Vec::new());
-        for _ in 0..partitions {
+        let (mut doors, mut inboxes, mut ends, mut growths) = (Vec::new(), Vec::new(), Vec::new(), Vec::new());
+        for partition in (0..partitions).map(Partition) {
             let (knocks, knocking) = mpsc::channel(parts.options.queue_max);
             // Unbounded in type only: what can come back is bounded by the shard's limits.
             let (inbox, told) = mpsc::unbounded_channel();
             let (acknowledged, term) = (AtomicU64::new(0), AtomicU64::new(0));
-            doors.push(Door { knocks, acknowledged, term, watches: Watches::new() });
+            let is_wanted = parts.wanted.borrow().contains(&partition);
+            let route = watch::channel(if is_wanted { Route::Here } else { Route::Nobody }).0;
+            // Where others write too, everybody follows, and is woken for its own partition only.
+            let grown = if alone { grown_seen.clone() } else { growth::of_one(&mut growths) };
+            doors.push(Door { knocks, route, grown, acknowledged, term, watches: Watches::new() });
             inboxes.push(inbox);
             ends.push((knocking, told));
         }
@@ -251,6 +283,8 @@ impl<R: Reactor> Node<R> {
             chance: parts.chance,
             node_name: parts.node_name,
             address: parts.address,
+            wanted: parts.wanted,
+            peers: parts.peers,
             doors,
             inboxes,
             cache: StateCache::new(parts.options.cache_bytes),
@@ -259,8 +293,10 @@ impl<R: Reactor> Node<R> {
             errands: Errands::new(partitions, parts.options.errands_max),
             timers: Timers::new(partitions),
             status: watch::channel(vec![PartitionStatus::Claiming; usize::from(partitions)]).0,
-            grown: grown_seen,
             _waker: waker,
+            alone,
+            forwards: Arc::new(Semaphore::new(parts.options.forwards_max)),
+            aside: TaskTracker::new(),
             catch_ups: Semaphore::new(parts.options.catch_ups_max),
             terms: AtomicU64::new(0),
             draining: AtomicBool::new(false),
@@ -274,6 +310,9 @@ impl<R: Reactor> Node<R> {
         });
         let node = Self { running: Arc::new(Running { shared: shared.clone(), threads: Mutex::new(Vec::new()) }) };
         node.start_threads().map_err(|fault| StartFault::Threads(fault.to_string()))?;
+        if !alone {
+            shared.aside.spawn(growth::tell(shared.clone(), grown_seen, growths));
+        }
         let mut leading = Vec::new();
         for (number, (knocking, told)) in (0..partitions).zip(ends) {
             let (started, starting) = oneshot::channel();
@@ -289,7 +328,8 @@ impl<R: Reactor> Node<R> {
         }
         shared.tasks.spawn(errands::dispatch(shared.clone()));
         shared.tasks.spawn(timers::run(shared.clone()));
-        info!(partitions, log.id = %shared.genesis.log, "leading all {partitions} partitions");
+        let led = (0..partitions).filter(|number| shared.is_leading(Partition(*number))).count();
+        info!(partitions, led, log.id = %shared.genesis.log, "leading {led} of {partitions} partitions");
         Ok(node)
     }
 
@@ -308,71 +348,83 @@ impl<R: Reactor> Node<R> {
         Ok(())
     }
 
-    /// Hands a command to the shard that owns its resource; the future waits for the answer, and dropping it (even
-    /// before it is first polled) cancels nothing. A full queue is `Overloaded` at once.
+    /// Hands a command to whoever leads the partition of its resource, here or at another node; the future waits for the
+    /// answer, and dropping it (even before it is first polled) cancels nothing. A full queue is `Overloaded` at once.
+    /// Where nobody leads, or the leader is gone, it waits for the next one.
     pub fn submit(
         &self,
         envelope: Envelope<R::Command>,
     ) -> impl Future<Output = Result<Answer<R::State>, NoAnswer>> + Send + use<R> {
-        self.running.shared.submit(envelope)
+        self.submit_within(envelope, self.running.shared.options.answer_wait)
+    }
+
+    /// The same, waiting at most `within` for the answer.
+    pub fn submit_within(
+        &self,
+        envelope: Envelope<R::Command>,
+        within: Duration,
+    ) -> impl Future<Output = Result<Answer<R::State>, NoAnswer>> + Send + use<R> {
+        self.running.shared.submit(envelope, within, Way::Anywhere)
+    }
+
+    /// The door for other nodes: as [`Self::submit_within`], but never forwards. `NotOwner` if the partition is not led
+    /// here (this try did nothing); while it is being claimed the command waits.
+    pub fn submit_here(
+        &self,
+        envelope: Envelope<R::Command>,
+        within: Duration,
+    ) -> impl Future<Output = Result<Answer<R::State>, NoAnswer>> + Send + use<R> {
+        self.running.shared.submit(envelope, within, Way::Here)
+    }
+
+    /// The door for other nodes' questions: all that is known of a command id in `partition`, behind a barrier. Never
+    /// forwards: `NotOwner` if the partition is not led here; while it is being claimed the question waits.
+    pub async fn inquire_here(
+        &self,
+        partition: Partition,
+        tenant: Tenant,
+        id: CommandId,
+        within: Duration,
+    ) -> Result<Vec<KnownCommand>, NoAnswer> {
+        self.inquire_apart(vec![partition], tenant, id, within, Way::Here).await
     }
 
     /// All that is known of a command id, on whatever resources it was used. An empty answer rests on a barrier in
     /// every partition: the id was not heard of when the question came.
     pub async fn inquire(&self, tenant: Tenant, id: CommandId) -> Result<Vec<KnownCommand>, NoAnswer> {
-        let node = self.clone();
-        let wait = self.running.shared.options.answer_wait;
-        let asked = tokio::spawn(async move { node.inquire_all(tenant, id).await });
-        match tokio::time::timeout(wait, asked).await {
+        let all = (0..self.genesis().partitions).map(Partition).collect();
+        self.inquire_apart(all, tenant, id, self.running.shared.options.answer_wait, Way::Anywhere).await
+    }
+
+    /// Asks in a task of its own: a sender that goes away cancels nothing.
+    async fn inquire_apart(
+        &self,
+        partitions: Vec<Partition>,
+        tenant: Tenant,
+        id: CommandId,
+        within: Duration,
+        way: Way,
+    ) -> Result<Vec<KnownCommand>, NoAnswer> {
+        let shared = self.running.shared.clone();
+        let deadline = tokio::time::Instant::now() + within;
+        let asked =
+            tokio::spawn(async move { inquire_partitions(&shared, &partitions, tenant, id, deadline, way).await });
+        match tokio::time::timeout_at(deadline, asked).await {
             Ok(Ok(known)) => known,
             Ok(Err(_)) => Err(NoAnswer::Unconfirmed),
             Err(_) => Err(NoAnswer::TimedOut),
         }
     }
 
-    async fn inquire_all(&self, tenant: Tenant, id: CommandId) -> Result<Vec<KnownCommand>, NoAnswer> {
-        let shared = &self.running.shared;
-        let mut asked = Vec::new();
-        for door in &shared.doors {
-            let (sender, receiver) = oneshot::channel();
-            let knock = Knock::Inquiry(tenant.clone(), id, sender);
-            door.knocks.send(knock).await.map_err(|_| shared.closed())?;
-            asked.push(receiver);
-        }
-        // By resource: what a shard still runs may meanwhile be in the store.
-        let mut known = BTreeMap::<StreamName, Option<(Position, Arc<Commit>)>>::new();
-        for receiver in asked {
-            for found in receiver.await.map_err(|_| NoAnswer::Unconfirmed)?? {
-                let commit = known.entry(found.resource).or_default();
-                *commit = commit.take().or(found.commit);
-            }
-        }
-        // The store after the shards: what leaves a shard's memory is in the store by then.
-        let looking = shared.clone();
-        let stored = blocking(move || looking.store.known(id)).await.map_err(|fault| {
-            error!(fault.code = "state-store-unreadable", error = %crate::chain(&fault), "cannot look an id up");
-            NoAnswer::LogDamaged
-        })?;
-        for found in stored.into_iter().filter(|found| found.tenant == tenant) {
-            let commit = known.entry(found.resource).or_default();
-            if commit.is_none() {
-                let position = Position { partition: found.partition, offset: found.remembered.offset };
-                let record = shared.history.record_at(position).await.map_err(|fault| {
-                    error!(fault.code = "log-damaged", position = %position, error = %crate::chain(&fault), "cannot read a record");
-                    NoAnswer::LogDamaged
-                })?;
-                *commit = Some((position, Arc::new(record)));
-            }
-        }
-        Ok(known.into_iter().map(|(resource, commit)| KnownCommand { resource, commit }).collect())
-    }
-
-    /// Follows one stream: [`Watch::current`] is how it stands now, and no later change is missed.
+    /// Follows one stream: [`Watch::current`] is how it stands now, never older than what this node acknowledged, and no
+    /// later change is missed. Where another node leads, it is how this one has folded it.
     pub async fn watch(&self, stream: StreamId) -> Result<Watch<R::State>, NoAnswer> {
         let shared = &self.running.shared;
-        let watches = &shared.door(shared.partition_of(&stream.tenant, &stream.name)).watches;
+        let partition = shared.partition_of(&stream.tenant, &stream.name);
+        let watches = &shared.door(partition).watches;
         // First the seat, then the look: what changes in between is reported to the seat.
         let watch = watches.register(stream.clone());
+        self.reflected(partition).await?;
         let current = shared.current(&stream).await.map_err(|fault| {
             let no = no_answer(&fault);
             if no == NoAnswer::LogDamaged {
@@ -381,13 +433,26 @@ impl<R: Reactor> Node<R> {
             no
         })?;
         if let Some(current) = current {
+            shared.reach(current.position);
             watches.report(&stream, &current);
         }
         Ok(watch)
     }
 
-    /// The furthest record of `partition` that this node knows to be effective; nothing it answered rests on a later
-    /// one.
+    /// What this node led it knows; what another node answered through it, it waits for.
+    async fn reflected(&self, partition: Partition) -> Result<(), NoAnswer> {
+        let shared = &self.running.shared;
+        match self.acknowledged(partition) {
+            Some(offset) if !shared.alone && !shared.is_leading(partition) => {
+                let least = Position { partition, offset }.into();
+                self.wait_saved(&least, shared.options.answer_wait).await.map_err(|_| NoAnswer::TimedOut)
+            }
+            _ => Ok(()),
+        }
+    }
+
+    /// The furthest record of `partition` that this node knows to be effective, by its own shard or because somebody was
+    /// told of it here; nothing it answered rests on a later one.
     pub fn acknowledged(&self, partition: Partition) -> Option<Offset> {
         self.running.shared.acknowledged(partition)
     }
@@ -485,7 +550,8 @@ impl<R: Reactor> Node<R> {
         shared.errands_end.cancel();
         shared.drain.cancel();
         shared.tasks.close();
-        let in_time = tokio::time::timeout(within, shared.tasks.wait()).await.is_ok();
+        let until = tokio::time::Instant::now() + within;
+        let in_time = tokio::time::timeout_at(until, shared.tasks.wait()).await.is_ok();
         let saved = in_time && shared.saver.flush().await.is_ok();
         if saved {
             let saving = shared.clone();
@@ -493,6 +559,10 @@ impl<R: Reactor> Node<R> {
                 error!(fault.code = "state-store-failed", error = %crate::chain(&fault), "the state store was not synced");
             }
         }
+        // Answers that are on their way from other nodes are let in, but not for long.
+        let forwards = u32::try_from(shared.options.forwards_max).unwrap_or(u32::MAX);
+        let let_in = until.min(tokio::time::Instant::now() + FORWARDS_WAIT);
+        let _ = tokio::time::timeout_at(let_in, shared.forwards.acquire_many(forwards)).await;
         let released = self.status().partitions.iter().all(|status| *status == PartitionStatus::Released);
         self.abandon().await;
         in_time && saved && released
@@ -503,8 +573,44 @@ impl<R: Reactor> Node<R> {
     pub async fn abandon(&self) {
         self.running.stop();
         self.running.shared.tasks.wait().await;
+        self.running.shared.aside.wait().await;
         let threads = std::mem::take(&mut *self.running.threads.lock());
         let joined = tokio::task::spawn_blocking(move || threads.into_iter().for_each(|thread| drop(thread.join())));
         let _ = joined.await;
     }
+}
+
+async fn inquire_partitions<R: Reactor>(
+    shared: &Arc<Shared<R>>,
+    partitions: &[Partition],
+    tenant: Tenant,
+    id: CommandId,
+    deadline: tokio::time::Instant,
+    way: Way,
+) -> Result<Vec<KnownCommand>, NoAnswer> {
+    let asked = partitions.iter().map(|partition| shared.inquire(*partition, &tenant, id, deadline, way));
+    // By resource: what a shard still runs may meanwhile be in the store.
+    let mut known = BTreeMap::<StreamName, Option<(Position, Arc<Commit>)>>::new();
+    for found in futures::future::try_join_all(asked).await?.into_iter().flatten() {
+        let commit = known.entry(found.resource).or_default();
+        *commit = commit.take().or(found.commit);
+    }
+    // The store after the shards: what leaves a shard's memory is in the store by then.
+    let looking = shared.clone();
+    let stored = blocking(move || looking.store.known(id)).await.map_err(|fault| {
+        error!(fault.code = "state-store-unreadable", error = %crate::chain(&fault), "cannot look an id up");
+        NoAnswer::LogDamaged
+    })?;
+    for found in stored.into_iter().filter(|found| found.tenant == tenant && partitions.contains(&found.partition)) {
+        let commit = known.entry(found.resource).or_default();
+        if commit.is_none() {
+            let position = Position { partition: found.partition, offset: found.remembered.offset };
+            let record = shared.history.record_at(position).await.map_err(|fault| {
+                error!(fault.code = "log-damaged", position = %position, error = %crate::chain(&fault), "cannot read a record");
+                NoAnswer::LogDamaged
+            })?;
+            *commit = Some((position, Arc::new(record)));
+        }
+    }
+    Ok(known.into_iter().map(|(resource, commit)| KnownCommand { resource, commit }).collect())
 }

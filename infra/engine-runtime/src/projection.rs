@@ -1,28 +1,31 @@
-//! The projection runner: one task that follows all partitions of a log, folds events into rows and commits rows and
-//! checkpoints together. Woken by the log, never polling. What it cannot fold it parks by stream, visibly, and goes on
+//! The projection runner: it follows a log, folds events into rows and commits rows and checkpoints together. Alone with
+//! its store it is one task for all partitions; where nodes share a store, a few tasks for the partitions that are this
+//! node's to feed ([`Sharing`]), and an ear for what the others fed. Woken by the log, never polling. What it cannot fold it parks by stream, visibly, and goes on
 //! with the others. It has no way to issue a command.
 
 mod folder;
+mod published;
 mod rows;
+mod shared;
 mod worker;
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 use std::time::Duration;
 
 use engine::log::Log;
 use engine::ports::Clock;
-use engine::position::{Offset, Partition, Position, Positions, Version};
-use engine::read_store::{ReadStore, StoreFault};
+use engine::position::{Checkpoint, Offset, Partition, Position, Positions, Version};
+use engine::read_store::{Progress, ReadStore, StoreFault};
 use engine::record::Genesis;
 use engine::stream::{StreamId, StreamName, Tenant};
 use engine::view::{Column, ColumnKind, Table, View};
-use parking_lot::RwLock;
 use serde::{Deserialize, Serialize};
 use tokio::sync::watch;
 use tokio_util::sync::CancellationToken;
 
-use self::worker::Worker;
+use self::published::Published;
+use self::worker::{Source, Worker};
 
 /// Where parked streams are kept. The read store of a projection must have this table beside those of its view.
 pub const PARKED_TABLE: Table =
@@ -39,11 +42,13 @@ pub struct ProjectionOptions {
     pub read_bytes_max: usize,
     /// Rows kept in memory so that the next event needs no load; up to twice as many for moments.
     pub rows_cached_max: usize,
+    /// Where nodes share a store: workers at once, each with its own partitions and transactions, 1 or more.
+    pub workers: usize,
 }
 
 impl Default for ProjectionOptions {
     fn default() -> Self {
-        Self { name: "main", batch_events_max: 5_000, read_bytes_max: 1 << 20, rows_cached_max: 2_048 }
+        Self { name: "main", batch_events_max: 5_000, read_bytes_max: 1 << 20, rows_cached_max: 2_048, workers: 2 }
     }
 }
 
@@ -112,10 +117,24 @@ pub struct Behind {
     pub at: Positions,
 }
 
+/// How a projection shares its store with those of other nodes.
+#[derive(Clone)]
+pub struct Sharing {
+    /// The partitions that this node is to feed now. A hint: two may feed one partition for a while, and the checkpoint
+    /// lets one of them.
+    pub feeds: watch::Receiver<Arc<BTreeSet<Partition>>>,
+    /// How far the store is, whoever fed it.
+    pub progress: watch::Receiver<Arc<Progress>>,
+    /// Where the log really ends, if the log that is read is a copy that may be behind; `None` from it while nobody knows.
+    /// A store that is ahead of this end is refused; one that is ahead of the copy only waits for it.
+    pub log_end: Option<Arc<dyn Fn(Partition) -> Option<Offset> + Send + Sync>>,
+}
+
 /// A running projection. Clones are the same projection; it ends, after the running commit, when the last is dropped.
 #[derive(Clone)]
 pub struct Projection {
     following: Arc<Following>,
+    shared: bool,
 }
 
 /// Held by projections only, not by the task.
@@ -128,14 +147,6 @@ impl Drop for Following {
     fn drop(&mut self) {
         self.stop.cancel();
     }
-}
-
-/// What the task tells.
-struct Published {
-    /// Each partition's next offset.
-    watermark: watch::Sender<Vec<Offset>>,
-    status: watch::Sender<ProjectionStatus>,
-    parked: RwLock<BTreeMap<StreamId, Parked>>,
 }
 
 impl Projection {
@@ -151,16 +162,71 @@ impl Projection {
         clock: Arc<dyn Clock>,
         options: ProjectionOptions,
     ) -> Result<Self, ProjectionFault> {
-        let published = Arc::new(Published {
-            watermark: watch::channel(vec![Offset(0); usize::from(genesis.partitions)]).0,
-            status: watch::channel(ProjectionStatus::Running).0,
-            parked: RwLock::new(BTreeMap::new()),
-        });
+        let published = Published::new(genesis.partitions, options.name);
         let stop = CancellationToken::new();
-        let following = Arc::new(Following { published: published.clone(), stop: stop.clone() });
-        let worker = Worker::open(log, genesis, view, store, clock, options, published, stop).await?;
-        tokio::spawn(worker.run());
-        Ok(Self { following })
+        let source = Source {
+            log,
+            genesis: *genesis,
+            view,
+            store,
+            clock,
+            options,
+            published: published.clone(),
+            end: None,
+            shared: false,
+        };
+        let all = (0..genesis.partitions).map(Partition).collect();
+        let worker = Worker::open(source, 0, all, stop.clone()).await?;
+        tokio::spawn(worker.run_alone());
+        Ok(Self { following: Arc::new(Following { published, stop }), shared: false })
+    }
+
+    /// Feeds what is this node's to feed of a store that nodes share, and hears of the rest. Returns at once: a store that
+    /// does not answer is waited for, and says so in [`Projection::status`].
+    pub fn start_shared<V: View>(
+        log: Arc<dyn Log>,
+        genesis: &Genesis,
+        view: Arc<V>,
+        store: Arc<dyn ReadStore>,
+        clock: Arc<dyn Clock>,
+        sharing: Sharing,
+        options: ProjectionOptions,
+    ) -> Self {
+        let published = Published::new(genesis.partitions, options.name);
+        let stop = CancellationToken::new();
+        let source = Source {
+            log,
+            genesis: *genesis,
+            view,
+            store,
+            clock,
+            options,
+            published: published.clone(),
+            end: sharing.log_end.clone(),
+            shared: true,
+        };
+        tokio::spawn(shared::Supervisor::new(source, sharing, stop.clone()).run());
+        Self { following: Arc::new(Following { published, stop }), shared: true }
+    }
+
+    /// Whether rows that were read together with these checkpoints reflect all these records. Alone with its store a
+    /// projection knows without looking (what [`Projection::wait_for`] waited for is there). A shared store is a world of
+    /// its own: it may have been set back, by a backup or a fail-over, since anybody told where it is.
+    ///
+    /// # Errors
+    /// If they do not: how far they are.
+    pub fn reflects(&self, checkpoints: &BTreeMap<Partition, Checkpoint>, positions: &Positions) -> Result<(), Behind> {
+        let next = |partition| checkpoints.get(&partition).map_or(Offset(0), |checkpoint| checkpoint.next_offset);
+        if !self.shared || positions.iter().all(|position| next(position.partition) > position.offset) {
+            return Ok(());
+        }
+        let mut at = Positions::default();
+        for (partition, checkpoint) in checkpoints {
+            if let Some(offset) = checkpoint.next_offset.0.checked_sub(1).map(Offset) {
+                at.reach(Position { partition: *partition, offset });
+            }
+        }
+        Err(Behind { at })
     }
 
     /// Each partition's next offset: all records before are in the rows.

@@ -21,7 +21,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
-use engine::position::{Checkpoint, LogId, Offset, Partition, Version};
+use engine::position::{Checkpoint, Epoch, LogId, Nonce, Offset, Partition, Version};
 use engine::saga::{Reactor, Timer};
 use engine::shard::Remembered;
 use engine::stream::{StreamId, StreamName, Tenant};
@@ -33,7 +33,9 @@ use calendar::Calendar;
 use persisting::Persister;
 use tables::{Identity, Tables};
 
-pub(crate) use catching_up::accept;
+use crate::peers::Owner;
+
+pub(crate) use catching_up::{Folded, accept};
 pub use fault::StoreFault;
 
 /// What a state store bounds.
@@ -86,6 +88,27 @@ pub struct CatchUp {
     pub next_offset: Offset,
     /// Where the run ends.
     pub end: Offset,
+}
+
+/// Who holds a partition, as the last claim that counts says.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Holder {
+    /// The term. 0 before the first claim.
+    pub epoch: Epoch,
+    /// What the claimant drew for it.
+    pub nonce: Nonce,
+    /// Who claimed it; `None` before the first claim, and where an earlier version of this program had folded it.
+    pub claimant: Option<Owner>,
+    /// Whether it was given back since, or never claimed.
+    pub released: bool,
+}
+
+/// How far a partition is folded: where, the time of its last commit, and who claimed it last.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+struct Progress {
+    checkpoint: Checkpoint,
+    recorded_at: Timestamp,
+    claimant: Option<Owner>,
 }
 
 /// A stream and what it amounts to.
@@ -162,7 +185,7 @@ pub struct StateStore<R: Reactor> {
     _persister: Persister,
     is_dirty: Arc<AtomicBool>,
     calendar: Mutex<Calendar>,
-    progress: RwLock<Vec<(Checkpoint, Timestamp)>>,
+    progress: RwLock<Vec<Progress>>,
     forgotten_before: RwLock<Option<Timestamp>>,
     tables: Tables,
 }
@@ -216,7 +239,21 @@ impl<R: Reactor> StateStore<R> {
     /// # Panics
     /// If the log has no such partition.
     pub fn checkpoint(&self, partition: Partition) -> (Checkpoint, Timestamp) {
-        self.progress.read()[usize::from(partition.0)]
+        let Progress { checkpoint, recorded_at, .. } = self.progress_of(partition);
+        (checkpoint, recorded_at)
+    }
+
+    /// Who holds `partition`, as far as it is folded here.
+    ///
+    /// # Panics
+    /// If the log has no such partition.
+    pub fn holder(&self, partition: Partition) -> Holder {
+        let Progress { checkpoint, claimant, .. } = self.progress_of(partition);
+        Holder { epoch: checkpoint.epoch, nonce: checkpoint.nonce, claimant, released: !checkpoint.open }
+    }
+
+    fn progress_of(&self, partition: Partition) -> Progress {
+        self.progress.read()[usize::from(partition.0)].clone()
     }
 
     /// A UUIDv7 from before this time may have been used and forgotten; `None` as long as none was forgotten. Never moves

@@ -127,6 +127,11 @@ impl<S: Send + Sync + 'static> Watches<S> {
         });
     }
 
+    /// Whether somebody watches this stream.
+    pub(crate) fn is_watched(&self, stream: &StreamId) -> bool {
+        self.anybody() && self.entries.lock().contains_key(stream)
+    }
+
     /// Every stream somebody watches.
     pub(crate) fn watched(&self) -> Vec<StreamId> {
         self.entries.lock().keys().cloned().collect()

@@ -1,6 +1,7 @@
 //! What the store needs of a database: statements run one after the other, in a transaction that sees one state of
 //! things. A statement is text and values; values are plain, so that the store's logic names no driver's types.
 
+pub(crate) mod postgres;
 pub(crate) mod sqlite;
 
 use std::future::Future;
@@ -9,6 +10,9 @@ use std::sync::Arc;
 use engine::read_store::StoreFault;
 use engine::view::ColumnKind;
 use serde_json::Value;
+
+use self::postgres::{PostgresDatabase, PostgresSession};
+use self::sqlite::{SqliteDatabase, SqliteSession};
 
 /// A statement and its values. Placeholders are `$1`, `$2`, …
 #[derive(Clone, Debug)]
@@ -38,6 +42,10 @@ pub(crate) enum Bind {
     Integer(i64),
     /// Text; may hold NUL.
     Text(String),
+    /// Many of them, or null: a list, which only PostgreSQL takes.
+    Integers(Vec<Option<i64>>),
+    /// Many texts, or null: likewise.
+    Texts(Vec<Option<String>>),
 }
 
 /// What a transaction may do.
@@ -47,7 +55,8 @@ pub(crate) enum Access {
     Read,
     /// Several statements that read the same state.
     Snapshot,
-    /// Reads and writes, alone: the right to write is taken at the start, so that nothing read in it can be outdated.
+    /// Reads and writes. SQLite: alone, the right to write is taken at the start, so that nothing read in it can be
+    /// outdated. PostgreSQL: beside others, but not while tables are made; each statement sees what is committed by then.
     Write,
 }
 
@@ -68,4 +77,69 @@ pub(crate) trait Session: Send + Sized {
 
     /// Makes it as if nothing had been.
     fn rollback(self) -> impl Future<Output = Result<(), StoreFault>> + Send;
+}
+
+/// A database of either kind.
+#[derive(Debug)]
+pub(crate) enum Database {
+    /// SQLite.
+    Sqlite(SqliteDatabase),
+    /// PostgreSQL.
+    Postgres(PostgresDatabase),
+}
+
+impl Database {
+    /// Begins.
+    pub(crate) async fn begin(&self, access: Access) -> Result<AnySession<'_>, StoreFault> {
+        match self {
+            Self::Sqlite(database) => database.begin(access).await.map(AnySession::Sqlite),
+            Self::Postgres(database) => database.begin(access).await.map(AnySession::Postgres),
+        }
+    }
+
+    /// Waits for what is under way and lets go of it.
+    pub(crate) async fn close(&self) {
+        match self {
+            Self::Sqlite(database) => database.close().await,
+            Self::Postgres(database) => database.close().await,
+        }
+    }
+}
+
+/// A transaction of either kind.
+pub(crate) enum AnySession<'a> {
+    /// SQLite.
+    Sqlite(SqliteSession<'a>),
+    /// PostgreSQL.
+    Postgres(PostgresSession<'a>),
+}
+
+impl Session for AnySession<'_> {
+    async fn execute(&mut self, statement: Statement) -> Result<u64, StoreFault> {
+        match self {
+            Self::Sqlite(session) => session.execute(statement).await,
+            Self::Postgres(session) => session.execute(statement).await,
+        }
+    }
+
+    async fn fetch(&mut self, statement: Statement, kinds: &[ColumnKind]) -> Result<Vec<Vec<Value>>, StoreFault> {
+        match self {
+            Self::Sqlite(session) => session.fetch(statement, kinds).await,
+            Self::Postgres(session) => session.fetch(statement, kinds).await,
+        }
+    }
+
+    async fn commit(self) -> Result<(), StoreFault> {
+        match self {
+            Self::Sqlite(session) => session.commit().await,
+            Self::Postgres(session) => session.commit().await,
+        }
+    }
+
+    async fn rollback(self) -> Result<(), StoreFault> {
+        match self {
+            Self::Sqlite(session) => session.rollback().await,
+            Self::Postgres(session) => session.rollback().await,
+        }
+    }
 }

@@ -2,10 +2,12 @@
 //! or goes away and it ends all the same. Before a task starts, it waits for a place (as many as connections): there a
 //! caller may leave without a trace, so the tasks that nobody waits for are few.
 
+mod breaker;
+
 use std::collections::BTreeMap;
 use std::future::Future;
 use std::path::PathBuf;
-use std::sync::Arc;
+use std::sync::{Arc, OnceLock, Weak};
 use std::time::Duration;
 
 use engine::position::{Checkpoint, LogId, Partition};
@@ -14,11 +16,25 @@ use engine::view::{Row, RowKey, Table};
 use serde_json::Value;
 use tokio::sync::Semaphore;
 
-use crate::connection::sqlite::{SqliteDatabase, SqliteSession};
-use crate::connection::{Access, Session};
+use crate::connection::postgres::{PostgresDatabase, PostgresPlace, STALE_WITHIN, is_absent, is_retryable};
+use crate::connection::sqlite::SqliteDatabase;
+use crate::connection::{Access, AnySession, Database, Session};
+use crate::dialect::AnyDialect;
+use crate::dialect::postgres::PostgresDialect;
 use crate::dialect::sqlite::SqliteDialect;
+use crate::share::progress;
+use crate::store::breaker::Breaker;
 use crate::tables::{Index, Tables, misused};
 use crate::work;
+
+/// 2 s: how long a read of a database over the network waits for its turn. Then it says so, and the caller may ask again.
+const READ_WAIT_MAX: Duration = Duration::from_secs(2);
+/// 5 tries of a transaction that met another one and was rolled back for it.
+const TRIES_MAX: u32 = 5;
+/// 20 ms and more: the wait before such a try, times its number, with jitter.
+const TRY_WAIT_MS: u64 = 20;
+/// Longest wait before the next try to reach a database that was not there when the store was opened.
+const PREPARE_WAIT_MAX: Duration = Duration::from_secs(5);
 
 /// How a store is opened.
 #[derive(Clone, Debug)]
@@ -30,17 +46,44 @@ pub struct Options {
     pub indexes: &'static [Index],
     /// Connections that read at once, 1 or more.
     pub readers: u32,
-    /// Pages the writing connection caches, in KiB; a reading one caches half as many.
+    /// SQLite: pages the writing connection caches, in KiB; a reading one caches half as many.
     pub cache_kib: u32,
-    /// How long an operation waits for its turn before it is `Unavailable`.
+    /// How long an operation waits for its turn before it is `Unavailable`; in PostgreSQL 2 s at most for one that reads.
     pub wait_max: Duration,
+    /// PostgreSQL: transactions that write at once, 1 or more; one more connection keeps leases.
+    pub writers: u32,
+    /// PostgreSQL: longest statement of an operation that reads. One and a half seconds later it ends in any case, should
+    /// the server itself have stopped.
+    pub read_max: Duration,
+    /// PostgreSQL: longest statement of one that writes, and how long a transaction may lie idle.
+    pub write_max: Duration,
+    /// PostgreSQL: longest wait for a lock.
+    pub lock_max: Duration,
+    /// PostgreSQL: tables whose changes raise [`Progress::watched`](engine::read_store::Progress::watched).
+    pub watched: &'static [&'static str],
+    /// PostgreSQL: open even if the database does not answer, and be `Unavailable` until it does.
+    pub wait_for_database: bool,
 }
 
 impl Default for Options {
     /// 4 readers: more than the cores of a small machine, so that a slow list does not hold up reads by key. 16 MiB: the
-    /// inner pages of some millions of rows. 10 s: longer than any batch takes, shorter than a client waits.
+    /// inner pages of some millions of rows. 10 s: longer than any batch takes, shorter than a client waits. 4 writers:
+    /// more gain nothing on most servers. 3 s for a read: who lists is still there. 15 s for a statement that writes five
+    /// thousand rows, which takes a twentieth of a second where nothing is wrong; 5 s for a lock.
     fn default() -> Self {
-        Self { view_version: 1, indexes: &[], readers: 4, cache_kib: 16 * 1024, wait_max: Duration::from_secs(10) }
+        Self {
+            view_version: 1,
+            indexes: &[],
+            readers: 4,
+            cache_kib: 16 * 1024,
+            wait_max: Duration::from_secs(10),
+            writers: 4,
+            read_max: Duration::from_secs(3),
+            write_max: Duration::from_secs(15),
+            lock_max: Duration::from_secs(5),
+            watched: &[],
+            wait_for_database: false,
+        }
     }
 }
 
@@ -61,29 +104,114 @@ pub struct SqlReadStore {
     /// The same as `writes` where there is but one connection.
     reads: Arc<Semaphore>,
     wait_max: Duration,
+    read_wait_max: Duration,
+    /// An operation that takes longer is given up and its connection closed: the server has gone without a word.
+    read_end: Option<Duration>,
+    write_end: Option<Duration>,
 }
 
 #[derive(Debug)]
-struct Inner {
-    database: SqliteDatabase,
-    dialect: SqliteDialect,
+pub(crate) struct Inner {
+    pub(crate) database: Database,
+    dialect: AnyDialect,
     tables: Tables,
-    generation: i64,
+    /// Of the view tables; empty until the database was reached and found usable, or found not to be.
+    generation: OnceLock<Result<i64, Unusable>>,
+    watched: &'static [&'static str],
+    /// Lets reads fail at once while the server does not answer.
+    breaker: Breaker,
+}
+
+/// Why a database that was reached cannot be used.
+#[derive(Clone, Debug)]
+enum Unusable {
+    TooNew { found: i64, known: i64 },
+    Damaged(String),
+    Misused(String),
+}
+
+impl Unusable {
+    /// `Err` gives back what may pass.
+    fn of(fault: StoreFault) -> Result<Self, StoreFault> {
+        match fault {
+            StoreFault::TooNew { found, known } => Ok(Self::TooNew { found, known }),
+            StoreFault::Damaged(why) => Ok(Self::Damaged(why)),
+            StoreFault::Misused(why) => Ok(Self::Misused(why)),
+            other => Err(other),
+        }
+    }
+
+    fn fault(&self) -> StoreFault {
+        match self.clone() {
+            Self::TooNew { found, known } => StoreFault::TooNew { found, known },
+            Self::Damaged(why) => StoreFault::Damaged(why),
+            Self::Misused(why) => StoreFault::Misused(why),
+        }
+    }
+}
+
+impl Inner {
+    /// The generation of the view tables this store was opened for.
+    pub(crate) fn generation(&self) -> Result<i64, StoreFault> {
+        match self.generation.get() {
+            Some(Ok(generation)) => Ok(*generation),
+            Some(Err(unusable)) => Err(unusable.fault()),
+            None => Err(StoreFault::Unavailable("the database was not reached yet since this node started".into())),
+        }
+    }
+
+    async fn prepare(&self, postgres: &PostgresDatabase) -> Result<(), StoreFault> {
+        let found = match postgres.prepare(&self.tables).await {
+            Ok(generation) => Ok(generation),
+            Err(fault) => Err(Unusable::of(fault)?),
+        };
+        let _ = self.generation.set(found);
+        self.generation().map(|_| ())
+    }
+}
+
+/// Goes on trying to reach the database, until it is reached or the store is gone.
+async fn prepare_later(inner: Weak<Inner>) {
+    let mut wait = Duration::from_millis(250);
+    loop {
+        tokio::time::sleep(wait).await;
+        wait = (wait * 2).min(PREPARE_WAIT_MAX);
+        let Some(inner) = inner.upgrade() else { return };
+        let Database::Postgres(postgres) = &inner.database else { return };
+        match inner.prepare(postgres).await {
+            Err(StoreFault::Unavailable(_)) => {}
+            Err(fault) => {
+                tracing::error!(error = %fault, "the read store cannot be used");
+                return;
+            }
+            Ok(()) => {
+                tracing::info!("the read store's database was reached");
+                return;
+            }
+        }
+    }
 }
 
 impl SqlReadStore {
-    /// Opens the store at `sqlite:PATH` or a plain path, made if it is missing, or `sqlite::memory:`, and makes its
-    /// tables. If they were made from another specification or for lower views, they are dropped with all rows and
-    /// checkpoints, to be folded anew.
+    /// Opens the store and makes its tables: `postgres://user:password@host:port/database`, with `?schema=name` if its
+    /// schema shall not be `docket`; `sqlite:PATH` or a plain path, made if it is missing; or `sqlite::memory:`. If its
+    /// tables were made from another specification or for lower views, they are dropped with all rows and checkpoints,
+    /// to be folded anew.
     ///
     /// # Errors
     /// `TooNew` if a newer program, or one with newer views, wrote it; `Damaged` if it is no read store; `Misused` if the
-    /// specification cannot be.
+    /// specification or the URL cannot be. None has the URL's password in it.
     pub async fn open(url_or_path: &str, tables: &[Table], options: Options) -> Result<Self, StoreFault> {
-        let path = location(url_or_path)?;
-        if options.readers == 0 {
-            return Err(misused("a store needs a reader".to_owned()));
+        if options.readers == 0 || options.writers == 0 {
+            return Err(misused("a store needs a reader and a writer".to_owned()));
         }
+        match location(url_or_path)? {
+            Location::Sqlite(path) => Self::open_sqlite(path, tables, options).await,
+            Location::Postgres(place) => Self::open_postgres(place, tables, options).await,
+        }
+    }
+
+    async fn open_sqlite(path: Option<PathBuf>, tables: &[Table], options: Options) -> Result<Self, StoreFault> {
         let dialect = SqliteDialect;
         let tables = Tables::new(tables, options.indexes, options.view_version, &dialect)?;
         let wait_max = options.wait_max;
@@ -93,12 +221,59 @@ impl SqlReadStore {
             let reads =
                 database.readers(&options).map_or_else(|| writes.clone(), |n| Arc::new(Semaphore::new(n as usize)));
             let existing = database.tables().await?;
-            let mut session = database.begin(Access::Write).await?;
+            let mut session = AnySession::Sqlite(database.begin(Access::Write).await?);
             let made = work::make_tables(&mut session, &tables, &existing, &dialect).await;
             let generation = settle(session, made).await?;
-            Ok(Self { inner: Arc::new(Inner { database, dialect, tables, generation }), writes, reads, wait_max })
+            let inner = Inner {
+                database: Database::Sqlite(database),
+                dialect: AnyDialect::Sqlite(dialect),
+                tables,
+                generation: OnceLock::from(Ok(generation)),
+                watched: &[],
+                breaker: Breaker::default(),
+            };
+            let (read_wait_max, read_end, write_end) = (wait_max, None, None);
+            Ok(Self { inner: Arc::new(inner), writes, reads, wait_max, read_wait_max, read_end, write_end })
         });
         ended(opening).await
+    }
+
+    async fn open_postgres(place: PostgresPlace, tables: &[Table], options: Options) -> Result<Self, StoreFault> {
+        let dialect = PostgresDialect;
+        let tables = Tables::new(tables, options.indexes, options.view_version, &dialect)?;
+        let opening = tokio::spawn(async move {
+            let inner = Arc::new(Inner {
+                database: Database::Postgres(PostgresDatabase::new(place, &options)),
+                dialect: AnyDialect::Postgres(dialect),
+                tables,
+                generation: OnceLock::new(),
+                watched: options.watched,
+                breaker: Breaker::default(),
+            });
+            let Database::Postgres(postgres) = &inner.database else { unreachable!("it was made a line above") };
+            match inner.prepare(postgres).await {
+                Err(StoreFault::Unavailable(why)) if options.wait_for_database => {
+                    tracing::warn!(error = %why, "the read store's database does not answer; this node goes on without");
+                    tokio::spawn(prepare_later(Arc::downgrade(&inner)));
+                }
+                prepared => prepared?,
+            }
+            Ok(Self {
+                inner,
+                writes: Arc::new(Semaphore::new(options.writers as usize)),
+                reads: Arc::new(Semaphore::new(options.readers as usize)),
+                wait_max: options.wait_max,
+                read_wait_max: options.wait_max.min(READ_WAIT_MAX),
+                read_end: Some(options.read_max + Duration::from_millis(1_500)),
+                write_end: Some(options.write_max * 2),
+            })
+        });
+        ended(opening).await
+    }
+
+    /// What modules beside this one need of it.
+    pub(crate) fn inner(&self) -> &Arc<Inner> {
+        &self.inner
     }
 
     /// The rows that exist among these, and the checkpoints of the same state: what a read needs that must not be older
@@ -110,15 +285,18 @@ impl SqlReadStore {
         &self,
         keys: Vec<RowKey>,
     ) -> Result<Snapshot<BTreeMap<RowKey, Row>>, StoreFault> {
-        self.run(&self.reads, |inner| async move {
-            let mut session = inner.database.begin(Access::Snapshot).await?;
-            let done = async {
-                let checkpoints = work::checkpoints(&mut session).await?;
-                let found = work::load(&mut session, keys, &inner.tables, &inner.dialect).await?;
-                Ok(Snapshot { found, checkpoints })
-            };
-            let done = done.await;
-            settle(session, done).await
+        self.read(move |inner| {
+            let keys = keys.clone();
+            async move {
+                let mut session = inner.database.begin(Access::Snapshot).await?;
+                let done = async {
+                    let checkpoints = work::checkpoints(&mut session).await?;
+                    let found = work::load(&mut session, keys, &inner.tables, &inner.dialect).await?;
+                    Ok(Snapshot { found, checkpoints })
+                };
+                let done = done.await;
+                settle(session, done).await
+            }
         })
         .await
     }
@@ -128,15 +306,18 @@ impl SqlReadStore {
     /// # Errors
     /// As for `list`.
     pub async fn list_with_checkpoints(&self, query: Query) -> Result<Snapshot<Vec<(String, Row)>>, StoreFault> {
-        self.run(&self.reads, |inner| async move {
-            let mut session = inner.database.begin(Access::Snapshot).await?;
-            let done = async {
-                let checkpoints = work::checkpoints(&mut session).await?;
-                let found = work::list(&mut session, &query, &inner.tables, &inner.dialect).await?;
-                Ok(Snapshot { found, checkpoints })
-            };
-            let done = done.await;
-            settle(session, done).await
+        self.read(move |inner| {
+            let query = query.clone();
+            async move {
+                let mut session = inner.database.begin(Access::Snapshot).await?;
+                let done = async {
+                    let checkpoints = work::checkpoints(&mut session).await?;
+                    let found = work::list(&mut session, &query, &inner.tables, &inner.dialect).await?;
+                    Ok(Snapshot { found, checkpoints })
+                };
+                let done = done.await;
+                settle(session, done).await
+            }
         })
         .await
     }
@@ -146,7 +327,7 @@ impl SqlReadStore {
     /// # Errors
     /// As for `list`.
     pub async fn count_by(&self, table: &'static str, column: &'static str) -> Result<Vec<(Value, u64)>, StoreFault> {
-        self.run(&self.reads, move |inner| async move {
+        self.read(move |inner| async move {
             let mut session = inner.database.begin(Access::Read).await?;
             let done = work::count_by(&mut session, table, column, &inner.tables).await;
             settle(session, done).await
@@ -159,18 +340,73 @@ impl SqlReadStore {
         self.inner.database.close().await;
     }
 
-    /// Runs an operation where nobody can drop it.
-    async fn run<T, F, Operation>(&self, places: &Arc<Semaphore>, operation: F) -> Result<T, StoreFault>
+    /// Runs an operation that reads. One whose connection turns out to be broken (the server was started again, and the
+    /// pool did not know) is run again.
+    async fn read<T, F, Operation>(&self, operation: F) -> Result<T, StoreFault>
+    where
+        T: Send + 'static,
+        F: Fn(Arc<Inner>) -> Operation + Send + Sync + 'static,
+        Operation: Future<Output = Result<T, StoreFault>> + Send + 'static,
+    {
+        if self.read_end.is_none() {
+            return self.run(&self.reads, self.read_wait_max, None, operation).await;
+        }
+        self.inner.breaker.check()?;
+        self.inner.generation()?;
+        self.run(&self.reads, self.read_wait_max, self.read_end, move |inner| async move {
+            let began = tokio::time::Instant::now();
+            let mut done = operation(inner.clone()).await;
+            while done.as_ref().is_err_and(is_absent) && inner.breaker.is_closed() && began.elapsed() < STALE_WITHIN {
+                done = operation(inner.clone()).await;
+            }
+            match &done {
+                Err(fault) if is_absent(fault) => inner.breaker.failed(),
+                _ => inner.breaker.succeeded(),
+            }
+            done
+        })
+        .await
+    }
+
+    /// Runs an operation that writes.
+    async fn write<T, F, Operation>(&self, operation: F) -> Result<T, StoreFault>
     where
         T: Send + 'static,
         F: FnOnce(Arc<Inner>) -> Operation,
         Operation: Future<Output = Result<T, StoreFault>> + Send + 'static,
     {
-        let place = tokio::time::timeout(self.wait_max, places.clone().acquire_owned()).await;
+        self.run(&self.writes, self.wait_max, self.write_end, operation).await
+    }
+
+    /// Runs an operation where nobody can drop it.
+    async fn run<T, F, Operation>(
+        &self,
+        places: &Arc<Semaphore>,
+        wait_max: Duration,
+        end: Option<Duration>,
+        operation: F,
+    ) -> Result<T, StoreFault>
+    where
+        T: Send + 'static,
+        F: FnOnce(Arc<Inner>) -> Operation,
+        Operation: Future<Output = Result<T, StoreFault>> + Send + 'static,
+    {
+        let place = tokio::time::timeout(wait_max, places.clone().acquire_owned()).await;
         let place = place.map_err(unavailable)?.map_err(unavailable)?;
-        let operation = operation(self.inner.clone());
+        let inner = self.inner.clone();
+        let operation = operation(inner.clone());
         ended(tokio::spawn(async move {
-            let done = operation.await;
+            let done = match end {
+                None => operation.await,
+                // What is dropped here closes its connection.
+                Some(end) => match tokio::time::timeout(end, operation).await {
+                    Ok(done) => done,
+                    Err(_) => {
+                        inner.breaker.failed();
+                        Err(StoreFault::Unavailable("the server took the question and did not answer".into()))
+                    }
+                },
+            };
             drop(place);
             done
         }))
@@ -180,45 +416,79 @@ impl SqlReadStore {
 
 impl ReadStore for SqlReadStore {
     fn open(&self, log: LogId) -> StoreFuture<'_, BTreeMap<Partition, Checkpoint>> {
-        Box::pin(self.run(&self.writes, move |inner| async move {
+        Box::pin(self.write(move |inner| async move {
+            let generation = inner.generation()?;
             let mut session = inner.database.begin(Access::Write).await?;
-            let done = work::open(&mut session, log).await;
+            let done = work::open(&mut session, log, generation).await;
             settle(session, done).await
         }))
     }
 
     fn load(&self, keys: Vec<RowKey>) -> StoreFuture<'_, BTreeMap<RowKey, Row>> {
-        Box::pin(self.run(&self.reads, move |inner| async move {
-            // One key is one statement, and sees one state without a transaction.
-            let access = if keys.len() == 1 { Access::Read } else { Access::Snapshot };
-            let mut session = inner.database.begin(access).await?;
-            let done = work::load(&mut session, keys, &inner.tables, &inner.dialect).await;
-            settle(session, done).await
+        Box::pin(self.read(move |inner| {
+            let keys = keys.clone();
+            async move {
+                // One key is one statement, and sees one state without a transaction.
+                let access = if keys.len() == 1 { Access::Read } else { Access::Snapshot };
+                let mut session = inner.database.begin(access).await?;
+                let done = work::load(&mut session, keys, &inner.tables, &inner.dialect).await;
+                settle(session, done).await
+            }
         }))
     }
 
     fn commit(&self, batch: Batch) -> StoreFuture<'_, ()> {
-        Box::pin(self.run(&self.writes, move |inner| async move {
-            let mut session = inner.database.begin(Access::Write).await?;
-            let done = work::commit(&mut session, batch, &inner.tables, inner.generation, &inner.dialect).await;
-            settle(session, done).await
+        Box::pin(self.write(move |inner| async move {
+            let generation = inner.generation()?;
+            let mut tries = 0;
+            loop {
+                let mut session = inner.database.begin(Access::Write).await?;
+                let done = async {
+                    work::commit(&mut session, &batch, &inner.tables, generation, &inner.dialect).await?;
+                    if let Database::Postgres(postgres) = &inner.database {
+                        progress::tell(&mut session, postgres, &batch, inner.watched).await?;
+                    }
+                    Ok(())
+                };
+                let done = done.await;
+                let done = settle(session, done).await;
+                tries += 1;
+                match done {
+                    // Rolled back for the sake of another transaction: nothing of it was done.
+                    Err(fault) if tries < TRIES_MAX && is_retryable(&fault) => {
+                        tracing::debug!(error = %fault, "a batch met another one and is tried again");
+                        tokio::time::sleep(jittered(TRY_WAIT_MS * u64::from(tries))).await;
+                    }
+                    done => return done,
+                }
+            }
         }))
     }
 
     fn list(&self, query: Query) -> StoreFuture<'_, Vec<(String, Row)>> {
-        Box::pin(self.run(&self.reads, move |inner| async move {
-            // A page that continues may take two statements.
-            let access = if query.after.is_none() { Access::Read } else { Access::Snapshot };
-            let mut session = inner.database.begin(access).await?;
-            let done = work::list(&mut session, &query, &inner.tables, &inner.dialect).await;
-            settle(session, done).await
+        Box::pin(self.read(move |inner| {
+            let query = query.clone();
+            async move {
+                // A page that continues may take two statements.
+                let access = if query.after.is_none() { Access::Read } else { Access::Snapshot };
+                let mut session = inner.database.begin(access).await?;
+                let done = work::list(&mut session, &query, &inner.tables, &inner.dialect).await;
+                settle(session, done).await
+            }
         }))
     }
 }
 
+/// Half to one and a half times as long, so that those who wait do not come back together.
+pub(crate) fn jittered(ms: u64) -> Duration {
+    // Random enough: 122 bits that a new id draws.
+    let dice = uuid::Uuid::new_v4().as_u128() as u64 % (ms + 1);
+    Duration::from_millis(ms / 2 + dice)
+}
+
 /// Ends a transaction as its work ended. A rollback that fails is no news: the connection rolls back when it is given
 /// back, or is closed.
-async fn settle<T>(session: SqliteSession<'_>, done: Result<T, StoreFault>) -> Result<T, StoreFault> {
+async fn settle<T>(session: AnySession<'_>, done: Result<T, StoreFault>) -> Result<T, StoreFault> {
     match done {
         Ok(done) => session.commit().await.map(|()| done),
         Err(fault) => {
@@ -241,19 +511,23 @@ fn unavailable(error: impl std::error::Error + Send + Sync + 'static) -> StoreFa
     StoreFault::Unavailable(Box::new(error))
 }
 
-/// The file that is meant, or `None` for memory.
-fn location(url_or_path: &str) -> Result<Option<PathBuf>, StoreFault> {
+/// Where a store is.
+enum Location {
+    /// In a file, or `None` for memory.
+    Sqlite(Option<PathBuf>),
+    Postgres(PostgresPlace),
+}
+
+fn location(url_or_path: &str) -> Result<Location, StoreFault> {
     // The part after the scheme is a path as it stands: nothing in it is escaped.
     let path = match url_or_path.split_once(':') {
         Some(("sqlite", rest)) => rest.strip_prefix("//").unwrap_or(rest),
-        Some(("postgres" | "postgresql", _)) => {
-            return Err(misused("this program keeps read stores in SQLite only".to_owned()));
-        }
+        Some(("postgres" | "postgresql", _)) => return PostgresPlace::parse(url_or_path).map(Location::Postgres),
         _ => url_or_path,
     };
     match path {
         "" => Err(misused("a read store needs a path".to_owned())),
-        ":memory:" => Ok(None),
-        path => Ok(Some(PathBuf::from(path))),
+        ":memory:" => Ok(Location::Sqlite(None)),
+        path => Ok(Location::Sqlite(Some(PathBuf::from(path)))),
     }
 }

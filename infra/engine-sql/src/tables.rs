@@ -11,7 +11,7 @@ use serde_json::{Value, json};
 use crate::dialect::{Dialect, quoted};
 
 /// Names a view's table or column may not take: the store's own.
-const TABLES_OWN: [&str; 2] = ["meta", "checkpoints"];
+const TABLES_OWN: [&str; 4] = ["meta", "checkpoints", "members", "docket_leases"];
 const COLUMNS_OWN: [&str; 3] = ["key", "version", "doc"];
 /// 63: what Postgres keeps of a name; two names that differ only after that would be one.
 const NAME_BYTES_MAX: usize = 63;

@@ -14,13 +14,6 @@ use crate::dialect::{Dialect, quoted};
 use crate::list;
 use crate::tables::{Tables, is_plain, misused};
 
-/// The layout of the bookkeeping tables: the number of the last migration of every dialect.
-pub(crate) const FORMAT: i64 = 1;
-/// 128: with documents of a kilobyte a statement's value stays at a hundred kilobytes or so. Allocators take values of
-/// megabytes straight from the system and give them straight back, and clearing their pages then costs more than the
-/// statements that are saved.
-const ROWS_PER_STATEMENT_MAX: usize = 128;
-
 const CHECKPOINTS: &str = "SELECT \"partition\", next_offset, epoch, nonce, next_seq, open FROM checkpoints";
 const CHECKPOINT_FIRST: &str = "INSERT INTO checkpoints (\"partition\", next_offset, epoch, nonce, next_seq, open) \
     VALUES ($1, $2, $3, $4, $5, $6) ON CONFLICT (\"partition\") DO NOTHING";
@@ -79,12 +72,27 @@ pub(crate) async fn make_tables(
 pub(crate) async fn open(
     session: &mut impl Session,
     log: LogId,
+    generation: i64,
 ) -> Result<BTreeMap<Partition, Checkpoint>, StoreFault> {
-    let meta = session.fetch(Statement::plain("SELECT log_id FROM meta"), &[TEXT]).await?;
+    let meta = session.fetch(Statement::plain("SELECT log_id, generation FROM meta"), &[TEXT, INTEGER]).await?;
+    if meta.first().and_then(|cells| cells.get(1)) != Some(&Value::from(generation)) {
+        return Err(StoreFault::Damaged(
+            "its tables were made anew by another program since this one opened it: start this one again".to_owned(),
+        ));
+    }
     match meta.first().and_then(|cells| cells.first()) {
         Some(Value::Null) => {
+            // Two nodes may see it unbound at once: one binds it, and the other looks again.
             let binds = vec![Bind::Text(log.0.to_string())];
-            session.execute(Statement::new("UPDATE meta SET log_id = $1", binds)).await?;
+            let bind = "UPDATE meta SET log_id = $1 WHERE log_id IS NULL OR log_id = $1";
+            if session.execute(Statement::new(bind, binds)).await? == 0 {
+                let bound = session.fetch(Statement::plain("SELECT log_id FROM meta"), &[TEXT]).await?;
+                let found = bound.first().and_then(|cells| cells.first()).and_then(Value::as_str).unwrap_or_default();
+                return Err(StoreFault::ForeignLog {
+                    found: LogId(Uuid::parse_str(found).unwrap_or_default()),
+                    expected: log,
+                });
+            }
         }
         Some(Value::String(found)) => {
             let found = Uuid::parse_str(found).map(LogId);
@@ -109,7 +117,7 @@ pub(crate) async fn checkpoints(session: &mut impl Session) -> Result<BTreeMap<P
 /// Writes a batch. After `Fenced`, and after any other fault, the transaction must be rolled back.
 pub(crate) async fn commit(
     session: &mut impl Session,
-    batch: Batch,
+    batch: &Batch,
     tables: &Tables,
     generation: i64,
     dialect: &impl Dialect,
@@ -120,7 +128,9 @@ pub(crate) async fn commit(
         // Somebody made the tables anew since this store was opened: what this worker folded belongs to the old ones.
         return Err(StoreFault::Fenced(somewhere));
     }
-    for (partition, expected, next) in batch.checkpoints {
+    let mut moves = batch.checkpoints.iter().collect::<Vec<_>>();
+    moves.sort_unstable_by_key(|(partition, ..)| *partition);
+    for &(partition, expected, next) in moves {
         let mut binds = vec![Bind::Integer(i64::from(partition.0))];
         binds.extend(checkpoint_binds(next)?);
         let text = match expected {
@@ -134,29 +144,31 @@ pub(crate) async fn commit(
             return Err(StoreFault::Fenced(partition));
         }
     }
-    // By table and by key: one statement for many rows, and a tree is written in its own order.
-    let mut changes: BTreeMap<&str, (BTreeMap<String, Row>, Vec<String>)> = BTreeMap::new();
-    for (key, row) in batch.rows {
+    // By table and by key: one statement for many rows, and a tree is written in its own order. Where several workers
+    // write at once, the same order for all of them is also why they do not wait for each other in a circle.
+    let mut changes: BTreeMap<&str, (BTreeMap<&str, &Row>, Vec<&str>)> = BTreeMap::new();
+    for (key, row) in &batch.rows {
         let (upserts, deletes) = changes.entry(key.table).or_default();
         match row {
             Some(row) => {
-                tables.get(key.table)?.accept(&key.key, &row)?;
-                upserts.insert(key.key, row);
+                tables.get(key.table)?.accept(&key.key, row)?;
+                upserts.insert(&key.key, row);
             }
-            None => deletes.push(key.key),
+            None => deletes.push(&key.key),
         }
     }
+    let rows_max = dialect.rows_max();
     for (name, (mut upserts, mut deletes)) in changes {
         let table = tables.get(name)?;
         deletes.sort_unstable();
-        for keys in deletes.chunks(ROWS_PER_STATEMENT_MAX) {
-            let keys = dialect.texts(keys.iter().map(String::as_str));
+        for keys in deletes.chunks(rows_max) {
+            let keys = dialect.texts(keys.iter().copied());
             session.execute(Statement::new(table.delete.clone(), vec![keys])).await?;
         }
         while !upserts.is_empty() {
-            let rest = upserts.keys().nth(ROWS_PER_STATEMENT_MAX).cloned();
-            let rest = rest.map(|key| upserts.split_off(&key)).unwrap_or_default();
-            session.execute(Statement::new(table.upsert.clone(), dialect.rows(&upserts))).await?;
+            let rest = upserts.keys().nth(rows_max).copied();
+            let rest = rest.map(|key| upserts.split_off(key)).unwrap_or_default();
+            session.execute(Statement::new(table.upsert.clone(), dialect.rows(table, &upserts))).await?;
             upserts = rest;
         }
     }
@@ -196,7 +208,7 @@ pub(crate) async fn load(
     for (name, mut keys) in by_table {
         let table = tables.get(name)?;
         keys.sort_unstable();
-        for keys in keys.chunks(ROWS_PER_STATEMENT_MAX) {
+        for keys in keys.chunks(dialect.rows_max()) {
             let keys = dialect.texts(keys.iter().map(String::as_str));
             for cells in session.fetch(Statement::new(table.load.clone(), vec![keys]), &table.kinds).await? {
                 let (key, row) = table.row(cells)?;

@@ -30,6 +30,17 @@ pub trait Log: Send + Sync + 'static {
     /// The offset after the last durable record.
     fn end(&self, partition: Partition) -> Offset;
 
+    /// The offset after the last record that anybody had durably appended when this was called. Where the log that `read`
+    /// reads is a copy that follows another (Kafka), this asks the other one, may wait for the network, and may be
+    /// further than `end`, which then gets there by itself. Before a partition is claimed, and after a claim whose offset
+    /// is not known, the reader goes this far.
+    ///
+    /// # Errors
+    /// [`LogFault::Unreadable`] if the other one cannot be asked now: whoever needs it asks again.
+    fn catch_up_end(&self, partition: Partition) -> Result<Offset, LogFault> {
+        Ok(self.end(partition))
+    }
+
     /// Calls `waker` after `end` of any partition moved, from now on until the returned guard is dropped. Calls may be
     /// merged; one follows every move. The waker must be quick and must not call the log.
     fn on_append(&self, waker: Arc<dyn Fn() + Send + Sync>) -> WakerGuard;

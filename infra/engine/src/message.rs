@@ -108,6 +108,13 @@ pub struct Envelope<C> {
     pub command: Option<C>,
 }
 
+/// A command that can travel, as JSON, to the node that leads its partition.
+pub trait Portable: Serialize + serde::de::DeserializeOwned {
+    /// The form and meaning of that JSON. Raised when an older program would read it without complaint and wrongly; it
+    /// refuses what is newer than it knows. Its first is 1.
+    const FORMAT: u32;
+}
+
 /// Where in a request a fault lies.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
@@ -223,6 +230,9 @@ pub enum NoAnswer {
     /// This process does not own the partition, or no longer.
     #[error("the partition is not owned here")]
     NotOwner,
+    /// The node that owns the partition cannot be reached: this try did nothing.
+    #[error("the partition's owner cannot be reached")]
+    Unreachable,
     /// Shutting down: this try did nothing.
     #[error("shutting down")]
     Draining,

@@ -8,7 +8,7 @@ use std::pin::Pin;
 
 use serde_json::Value;
 
-use crate::position::{Checkpoint, LogId, Partition};
+use crate::position::{Checkpoint, LogId, Offset, Partition};
 use crate::view::{Row, RowKey};
 
 /// A boxed future of a store.
@@ -38,6 +38,17 @@ pub struct Batch {
     pub rows: Vec<(RowKey, Option<Row>)>,
     /// Checkpoints: where each must be now (`None`: not there yet), and where it goes.
     pub checkpoints: Vec<(Partition, Option<Checkpoint>, Checkpoint)>,
+}
+
+/// What a store that several nodes share tells of itself, for those who do not feed it.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Progress {
+    /// Each partition's next offset in the store. It may go back: a database restored from a backup is older.
+    pub next: BTreeMap<Partition, Offset>,
+    /// Rises when rows of a table may have changed that the store was told to watch.
+    pub watched: u64,
+    /// Why nothing is known of the store at present.
+    pub trouble: Option<String>,
 }
 
 /// A question to one table: rows that match all filters, in order of `(sort, key)`. In every dialect text compares by its

@@ -65,6 +65,9 @@ pub enum Input<D: Decider> {
     Saved(Offset),
     /// The state store no longer remembers ids from before this time.
     Forgotten(Timestamp),
+    /// Somebody else may have written to the partition, perhaps a claim: find out by a barrier, unless what is in flight
+    /// will tell. A shard that has nothing to write learns only by this that its term is over.
+    Probe,
     /// Take no more; when all in flight is settled, append a release.
     Drain,
 }

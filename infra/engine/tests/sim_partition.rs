@@ -64,6 +64,7 @@ fn promises_hold(seeds: std::ops::Range<u64>) {
         "released",
         "given back",
         "read back",
+        "probed",
         "refused",
         "invalid",
         "reused",

@@ -1,4 +1,4 @@
-//! Chores that are more than one command: `cargo xtask test` sets a machine up and runs every check there is, in the order
+//! Chores that are more than one command, and clusters to play with: `cargo xtask test` sets a machine up and runs every check there is, in the order
 //! in which a failure is cheapest to learn of. Each step is a command anyone can type; it is printed before it runs.
 
 use std::path::{Path, PathBuf};
@@ -6,6 +6,10 @@ use std::process::{Command, ExitCode};
 use std::time::Instant;
 
 use clap::{Parser, Subcommand};
+use xtask::cluster::{self, Cluster};
+use xtask::process::Name;
+
+mod show;
 
 #[derive(Parser)]
 #[command(name = "cargo xtask", about = "Docket's chores", disable_help_subcommand = true)]
@@ -43,6 +47,78 @@ enum Chore {
     },
     /// Measure: every benchmark beside its floor, in one run
     Bench,
+    /// A real Kafka, a real PostgreSQL and nodes on this machine, in the background
+    #[command(after_help = CLUSTER_EXAMPLES)]
+    Cluster {
+        /// Where its files lie [default: target/cluster]
+        #[arg(long, global = true, value_name = "DIR")]
+        dir: Option<PathBuf>,
+        #[command(subcommand)]
+        what: ClusterChore,
+    },
+}
+
+const CLUSTER_EXAMPLES: &str = "\
+Examples:
+  cargo xtask cluster up                                three nodes on one broker and PostgreSQL
+  cargo xtask cluster up --brokers 3                    on three brokers
+  cargo xtask cluster up --nodes 0                      only Kafka and PostgreSQL, for nodes of your own
+  cargo xtask cluster up --nodes 1 --brokers 0 --sqlite one node with a log of its own
+  cargo xtask cluster kill node-2                       kill -9; `up` brings it back
+  cargo xtask cluster pause broker-1                    SIGSTOP: it is there and says nothing
+  cargo xtask cluster status | jq -r '.[].address'
+  cargo xtask cluster down                              ends all and removes their files";
+
+#[derive(Subcommand)]
+enum ClusterChore {
+    /// Start a cluster, or what is dead of the one that is there
+    Up {
+        /// Kafka brokers: 1 or 3, or 0 for a node with a log of its own
+        #[arg(long, default_value_t = 1, value_parser = brokers)]
+        brokers: u8,
+        /// Nodes of the product
+        #[arg(long, default_value_t = 3, value_parser = clap::value_parser!(u16).range(0..=9))]
+        nodes: u16,
+        /// Keep rows in PostgreSQL (the default)
+        #[arg(long, conflicts_with = "sqlite")]
+        postgres: bool,
+        /// Keep rows in a SQLite file per node
+        #[arg(long)]
+        sqlite: bool,
+        /// Partitions of the log
+        #[arg(long, default_value_t = 12)]
+        partitions: u16,
+        /// The product; built in release if not given
+        #[arg(long, env = "DOCKET_BIN", value_name = "FILE")]
+        binary: Option<PathBuf>,
+    },
+    /// Who there is, and what they do: a table on a terminal, JSON elsewhere
+    Status,
+    /// End all and remove their files
+    Down {
+        /// Leave the files
+        #[arg(long)]
+        keep: bool,
+    },
+    /// kill -9
+    Kill {
+        /// broker-1, postgres, node-1, …
+        who: Vec<String>,
+    },
+    /// SIGSTOP: its connections stay open and nothing comes out of them
+    Pause {
+        /// broker-1, postgres, node-1, …
+        who: Vec<String>,
+    },
+    /// SIGCONT
+    Resume {
+        /// broker-1, postgres, node-1, …
+        who: Vec<String>,
+    },
+}
+
+fn brokers(text: &str) -> Result<u8, String> {
+    text.parse().ok().filter(|count| [0, 1, 3].contains(count)).ok_or_else(|| "0, 1 or 3".to_owned())
 }
 
 fn main() -> ExitCode {
@@ -52,11 +128,12 @@ fn main() -> ExitCode {
         Chore::Soak { kills, cuts, seed } => soak(kills, cuts, seed),
         Chore::Sim { seed, count } => sim(seed, count),
         Chore::Bench => bench(),
+        Chore::Cluster { dir, what } => cluster(&dir.unwrap_or_else(|| target().join("cluster")), what),
     };
     match done {
         Ok(()) => ExitCode::SUCCESS,
         Err(step) => {
-            eprintln!("xtask: this step failed: {step}");
+            eprintln!("xtask: failed: {step}");
             ExitCode::FAILURE
         }
     }
@@ -66,7 +143,7 @@ fn main() -> ExitCode {
 type Done = Result<(), String>;
 
 fn test() -> Done {
-    set_up()?;
+    xtask::set_up::set_up();
     tidy()?;
     // The tests that start the product start what users get.
     step("cargo", &["build", "--release", "--package", "docket"])?;
@@ -79,7 +156,7 @@ fn tidy() -> Done {
 }
 
 fn soak(kills: u32, cuts: u32, seed: u64) -> Done {
-    set_up()?;
+    xtask::set_up::set_up();
     step("cargo", &["build", "--release", "--package", "docket"])?;
     let (kills, cuts, seed) = (kills.to_string(), cuts.to_string(), seed.to_string());
     let knobs = [("DOCKET_TEST_KILLS", &*kills), ("DOCKET_TEST_CUTS", &*cuts), ("DOCKET_TEST_SEED", &*seed)];
@@ -98,42 +175,51 @@ fn bench() -> Done {
     step("cargo", &["run", "--release", "--package", "benches", "--", "all"])
 }
 
-/// What the tests want beyond Rust and a C compiler: where one of these files is, the Debian package that brings them, and
-/// what comes of it where it cannot be had.
-const WANTED: [(&[&str], &str, &str); 2] = [
-    // To cut the power under a real file system.
-    (&["/usr/sbin/mkfs.xfs", "/sbin/mkfs.xfs"], "xfsprogs", "the power-cut tests will be skipped"),
-    // To set a server's clock ahead.
-    (
-        &[
-            "/usr/lib/x86_64-linux-gnu/faketime/libfaketimeMT.so.1",
-            "/usr/lib/aarch64-linux-gnu/faketime/libfaketimeMT.so.1",
-            "/usr/lib64/faketime/libfaketimeMT.so.1",
-            "/usr/lib/faketime/libfaketimeMT.so.1",
-        ],
-        "faketime",
-        "a test that waits five minutes will do so",
-    ),
-];
+fn cluster(directory: &Path, what: ClusterChore) -> Done {
+    match what {
+        ClusterChore::Up { brokers, nodes, postgres: _, sqlite, partitions, binary } => {
+            if let Ok(mut there) = Cluster::find(directory) {
+                let started = there.start_dead()?;
+                show::members(&there);
+                eprintln!(
+                    "xtask: started {}",
+                    if started.is_empty() { "nothing".to_owned() } else { started.join(", ") }
+                );
+                return Ok(());
+            }
+            let binary = match binary {
+                Some(binary) => binary,
+                None if nodes == 0 => PathBuf::new(),
+                None => {
+                    step("cargo", &["build", "--release", "--package", "docket"])?;
+                    target().join("release/docket")
+                }
+            };
+            let began = Instant::now();
+            let plan = cluster::Plan { brokers, nodes, postgres: !sqlite, partitions, binary };
+            let cluster = Cluster::up(directory, &plan)?;
+            show::members(&cluster);
+            eprintln!("\nUp in {:.1} s, in {}", began.elapsed().as_secs_f64(), cluster.directory().display());
+            show::next(&cluster);
+        }
+        ClusterChore::Status => show::members(&Cluster::find(directory)?),
+        ClusterChore::Down { keep } => Cluster::find(directory)?.down(keep)?,
+        ClusterChore::Kill { who } => each(directory, &who, Name::kill)?,
+        ClusterChore::Pause { who } => each(directory, &who, Name::pause)?,
+        ClusterChore::Resume { who } => each(directory, &who, Name::resume)?,
+    }
+    Ok(())
+}
 
-/// Installs what is wanted and missing, if that can be done.
-fn set_up() -> Done {
-    let is_missing = |files: &[&str]| !files.iter().any(|path| Path::new(path).exists());
-    let missing: Vec<_> = WANTED.into_iter().filter(|(files, ..)| is_missing(files)).collect();
-    if missing.is_empty() {
-        return Ok(());
+/// Does something to members by name, and shows all.
+fn each(directory: &Path, who: &[String], act: fn(Name) -> Done) -> Done {
+    let cluster = Cluster::find(directory)?;
+    // A mistyped name is found before anything is done.
+    let members = who.iter().map(|who| cluster.member(who)).collect::<Result<Vec<_>, _>>()?;
+    for member in members {
+        act(member.name).map_err(|fault| format!("{}: {fault}", member.who))?;
     }
-    let root = Command::new("id").arg("-u").output().is_ok_and(|id| id.stdout.starts_with(b"0"));
-    if root && Path::new("/usr/bin/apt-get").exists() {
-        let quiet = [("DEBIAN_FRONTEND", "noninteractive")];
-        let packages = missing.iter().map(|(_, package, _)| *package);
-        let install: Vec<&str> = ["install", "-qq", "--yes"].into_iter().chain(packages).collect();
-        // What is still missing afterwards is told below.
-        let _ = step_with("apt-get", &["update", "-qq"], &quiet).and_then(|()| step_with("apt-get", &install, &quiet));
-    }
-    for (_, package, then) in missing.into_iter().filter(|(files, ..)| is_missing(files)) {
-        println!("xtask: {package} (a Debian package) is not here and cannot be installed; {then}");
-    }
+    show::members(&cluster);
     Ok(())
 }
 
@@ -154,6 +240,12 @@ fn step_with(program: &str, arguments: &[&str], environment: &[(&str, &str)]) ->
         .map_err(|error| format!("{typed} ({error})"))?;
     println!("xtask: {:.0} s for {typed}", began.elapsed().as_secs_f64());
     if status.success() { Ok(()) } else { Err(typed) }
+}
+
+/// Where cargo builds: this very program lies in `<target>/debug`.
+fn target() -> PathBuf {
+    let own = std::env::current_exe().ok().and_then(|own| Some(own.parent()?.parent()?.to_owned()));
+    own.unwrap_or_else(|| root().join("target"))
 }
 
 fn root() -> PathBuf {

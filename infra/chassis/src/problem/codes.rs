@@ -42,6 +42,7 @@ codes! {
     RATE_LIMITED = 429, "rate-limited", "Too many requests";
     UNCONFIRMED = 503, "unconfirmed", "The outcome is not known yet";
     NOT_SERVING = 503, "not-serving", "This partition is not served here now";
+    NOT_SERVED_HERE = 421, "not-served-here", "This node does not serve that";
     READ_MODEL_BEHIND = 503, "read-model-behind", "The read model has not come that far yet";
     READ_MODEL_PARKED = 503, "read-model-parked", "The read model of this resource is set aside";
     LOG_FULL = 503, "log-full", "The log is full";
@@ -49,12 +50,24 @@ codes! {
     LOG_DAMAGED = 503, "log-damaged", "The log is damaged";
     INTERNAL = 500, "internal", "Something broke here";
     COMMAND_MISPLACED = 500, "command-misplaced", "A command is not where its streams are";
+    COMMAND_UNSENDABLE = 500, "command-unsendable", "A command cannot be sent to its owner";
     ERRAND_PANICKED = 500, "errand-panicked", "An errand broke";
     ERRAND_WITHOUT_STREAM = 500, "errand-without-stream", "An errand addresses nobody";
     EVENT_PARKED = 500, "event-parked", "A stream is set aside";
+    FORWARD_REFUSED = 500, "forward-refused", "A node would not decide a command";
+    FORWARDING_STOPPED = 500, "forwarding-stopped", "Commands from other nodes are no longer taken";
     OUTSIDE_PANICKED = 500, "outside-panicked", "A call to the outside broke";
     PROJECTION_STOPPED = 500, "projection-stopped", "The read models are not kept current any more";
+    REPLY_UNREADABLE = 500, "reply-unreadable", "A node answered something that cannot be read";
     STATE_STORE_FAILED = 500, "state-store-failed", "The state store failed";
     STATE_STORE_FULL = 500, "state-store-full", "The disk has no room for states";
     STATE_STORE_UNREADABLE = 500, "state-store-unreadable", "The state store cannot be read";
+    CONFIG_REFUSED = 500, "config-refused", "The configuration cannot be used";
+    KAFKA_REFUSED = 500, "kafka-refused", "The brokers refuse what is asked";
+    KAFKA_UNREACHABLE = 500, "kafka-unreachable", "The brokers do not answer";
+    KAFKA_UNSAFE = 500, "kafka-unsafe", "The topic is set so that records could be lost";
+    LOG_COPY_FAILED = 500, "log-copy-failed", "The local copy of the log cannot be kept";
+    TOPIC_ABSENT = 500, "topic-absent", "There is no log in the topic";
+    TOPIC_FOREIGN = 500, "topic-foreign", "The topic holds something else";
+    TOPIC_TRUNCATED = 500, "topic-truncated", "The topic has lost records";
 }

@@ -66,6 +66,7 @@ fn what_may_be_tried_again_says_when() {
     for why in [
         NoAnswer::Overloaded,
         NoAnswer::NotOwner,
+        NoAnswer::Unreachable,
         NoAnswer::Draining,
         NoAnswer::Unconfirmed,
         NoAnswer::LogFull,

@@ -10,13 +10,44 @@ use engine::shard::{Inquired, Loaded, Ticket};
 use engine::stream::Tenant;
 use engine::time::Timestamp;
 use tokio::sync::{mpsc, oneshot};
+use tokio::time::Instant;
 
 /// What comes through the door.
 pub(crate) enum Knock<R: Reactor> {
     /// A command, and where its answer goes.
-    Command(Box<Envelope<R::Command>>, oneshot::Sender<Result<Answer<R::State>, NoAnswer>>),
+    Command(Box<Envelope<R::Command>>, Reply<R>),
     /// What is known of an id.
     Inquiry(Tenant, CommandId, oneshot::Sender<Result<Vec<Inquired>, NoAnswer>>),
+}
+
+/// Which shards may answer.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Way {
+    /// Whoever leads the partition, wherever.
+    Anywhere,
+    /// This node's only: another one has forwarded it.
+    Here,
+}
+
+/// Somebody who waits for the answer to a command.
+pub(crate) struct Reply<R: Reactor> {
+    pub(crate) to: oneshot::Sender<Result<Answer<R::State>, NoAnswer>>,
+    /// When nobody waits any more.
+    pub(crate) deadline: Instant,
+    pub(crate) way: Way,
+    /// Whether an earlier try may have done something: then nothing may be said any more that means it did not.
+    pub(crate) doubt: bool,
+}
+
+impl<R: Reactor> Reply<R> {
+    /// What is to be said if this try came to nothing.
+    pub(crate) fn no(&self, no: NoAnswer) -> NoAnswer {
+        match no {
+            NoAnswer::TimedOut | NoAnswer::LogStopped | NoAnswer::LogDamaged => no,
+            _ if self.doubt => NoAnswer::Unconfirmed,
+            _ => no,
+        }
+    }
 }
 
 /// What one look-up found.

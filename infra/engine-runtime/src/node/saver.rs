@@ -80,6 +80,11 @@ impl<R: Reactor> Saver<R> {
         self.saved.subscribe()
     }
 
+    /// Says that the store has taken more, by somebody else's hand.
+    pub(crate) fn moved(&self) {
+        self.saved.send_modify(|batches| *batches += 1);
+    }
+
     pub(crate) fn close(&self) {
         self.closing.store(true, Ordering::Release);
         self.queue.close();
@@ -137,7 +142,7 @@ impl<R: Reactor> Saver<R> {
             for (partition, (term, below)) in saved {
                 let _ = shards[usize::from(partition)].send(Inbox::Saved(term, below));
             }
-            self.saved.send_modify(|batches| *batches += 1);
+            self.moved();
             for done in flushes {
                 let _ = done.send(());
             }

@@ -1,8 +1,10 @@
-//! One partition's task: it claims the partition, runs the shard while it leads, carries its effects out, and when a term
-//! ends waits for what was effective to be saved, folds, and claims again. Nothing a shard does can take another down:
-//! a panic is caught here and costs its partition only.
+//! One partition's task: a small state machine. It *follows* the partition's log, folding it into the state store, for as
+//! long as this node is not to lead it or another one does; it *claims* the partition when the hint says so, runs the shard
+//! while it *leads*, carries its effects out, and when a term ends waits for what was effective to be saved, and follows
+//! again. Nothing a shard does can take another down: a panic is caught here and costs its partition only.
 
 mod effects;
+mod following;
 mod told;
 
 use std::collections::HashMap;
@@ -20,16 +22,18 @@ use engine::shard::{Effect, Input, Inquired, Shard, Ticket};
 use engine::stream::StreamId;
 use engine::time::Timestamp;
 use futures::FutureExt;
-use tokio::sync::{mpsc, oneshot};
+use tokio::sync::{mpsc, oneshot, watch};
 use tokio::time::{Instant, sleep};
 use tracing::{error, info, warn};
 
 use self::told::Told;
-use super::inbox::{Inbox, Knock, Sink};
+use super::inbox::{Inbox, Knock, Reply, Sink};
+use super::routing::Route;
 use super::shared::{Shared, blocking, no_answer};
 use super::{PartitionStatus, StartFault};
 use crate::hash::QuickHash;
 use crate::store::StoreFault;
+use crate::wanted::{self, Wanted};
 
 /// Commands taken in one go. 256: what saves wake-ups, without letting deliveries wait.
 const KNOCKS_MAX: usize = 256;
@@ -46,14 +50,16 @@ const STEADY: Duration = Duration::from_secs(2);
 
 /// Somebody who waits for a shard's answer.
 enum Waiter<R: Reactor> {
-    Command { id: CommandId, since: Instant, to: oneshot::Sender<Result<Answer<R::State>, NoAnswer>> },
+    Command { id: CommandId, since: Instant, reply: Reply<R> },
     Inquiry(oneshot::Sender<Result<Vec<Inquired>, NoAnswer>>),
 }
 
 /// Why a partition is not led.
 enum Down {
-    /// Somebody else holds it, for now.
+    /// Somebody else holds it, for now, or nobody knows who.
     Lost,
+    /// Given back, because it is not to be led here any more.
+    Released,
     /// The log has no room.
     Full,
     /// The log's writer has stopped.
@@ -71,6 +77,8 @@ pub(crate) struct ShardTask<R: Reactor> {
     appender: Box<dyn Appender>,
     knocks: mpsc::Receiver<Knock<R>>,
     inbox: mpsc::UnboundedReceiver<Inbox<R>>,
+    wanted: Wanted,
+    grown: watch::Receiver<u64>,
     waiters: HashMap<Ticket, Waiter<R>, QuickHash>,
     unresolved: Vec<(Ticket, Envelope<R::Command>)>,
     effects: Vec<Effect<R>>,
@@ -79,6 +87,7 @@ pub(crate) struct ShardTask<R: Reactor> {
     replays: usize,
     started: Option<oneshot::Sender<Result<(), StartFault>>>,
     led_since: Option<Instant>,
+    campaign: following::Campaign,
     told: Told,
 }
 
@@ -99,6 +108,8 @@ impl<R: Reactor> ShardTask<R> {
             appender,
             knocks,
             inbox,
+            wanted: shared.wanted.clone(),
+            grown: shared.door(partition).grown.clone(),
             waiters: HashMap::default(),
             unresolved: Vec::new(),
             effects: Vec::new(),
@@ -107,6 +118,7 @@ impl<R: Reactor> ShardTask<R> {
             replays: 0,
             started: Some(started),
             led_since: None,
+            campaign: following::Campaign::new(),
             told: Told::new(),
             shared,
         }
@@ -130,7 +142,6 @@ impl<R: Reactor> ShardTask<R> {
 
     /// Term after term. True if it ended in order.
     async fn live(&mut self) -> bool {
-        let mut lost = 0_u32;
         loop {
             let down = match AssertUnwindSafe(self.term()).catch_unwind().await {
                 Ok(down) => down,
@@ -138,19 +149,12 @@ impl<R: Reactor> ShardTask<R> {
             };
             self.shared.errands.clear(self.partition);
             if self.led_since.take().is_some_and(|since| since.elapsed() > STEADY) {
-                lost = 0;
+                self.campaign.was_steady();
             }
             match down {
                 Down::Ended(in_order) => return in_order,
-                Down::Lost => {
-                    self.shared.set_status(self.partition, PartitionStatus::Claiming);
-                    lost += 1;
-                    // At once the first time: an abandoned claim may have landed late. Then not in step with others.
-                    let wait = if lost == 1 { 0 } else { 1_000 + self.shared.chance.below(1_000) };
-                    if self.pause(Duration::from_millis(wait), None).await {
-                        return false;
-                    }
-                }
+                Down::Released => info!(partition = self.partition.0, "partition {} is given back", self.partition),
+                Down::Lost => self.campaign.lost(),
                 Down::Full => {
                     warn!(
                         partition = self.partition.0,
@@ -166,20 +170,25 @@ impl<R: Reactor> ShardTask<R> {
                     error!(fault.code = "log-stopped", partition = self.partition.0, "the log has stopped");
                     self.report_start(|_| StartFault::Stopped);
                     self.shared.set_status(self.partition, PartitionStatus::Stopped);
-                    self.refuse_all(NoAnswer::LogStopped);
-                    self.pause(Duration::MAX, Some(NoAnswer::LogStopped)).await;
+                    self.out_of_service(NoAnswer::LogStopped).await;
                     return false;
                 }
                 Down::Damaged(why) => {
                     error!(fault.code = "log-damaged", partition = self.partition.0, error = %why, "a partition is out of service");
                     self.report_start(|partition| StartFault::Damaged { partition, why: why.clone() });
                     self.shared.set_status(self.partition, PartitionStatus::Damaged(why));
-                    self.refuse_all(NoAnswer::LogDamaged);
-                    self.pause(Duration::MAX, Some(NoAnswer::LogDamaged)).await;
+                    self.out_of_service(NoAnswer::LogDamaged).await;
                     return false;
                 }
             }
         }
+    }
+
+    /// Says so to everybody, until the node ends.
+    async fn out_of_service(&mut self, no: NoAnswer) {
+        self.shared.door(self.partition).route.send_replace(Route::Here);
+        self.refuse_all(no);
+        self.pause(Duration::MAX, Some(no)).await;
     }
 
     fn report_start(&mut self, fault: impl FnOnce(Partition) -> StartFault) {
@@ -198,32 +207,36 @@ impl<R: Reactor> ShardTask<R> {
                 biased;
                 () = drain.cancelled() => return true,
                 () = &mut until => return false,
-                Some(knock) = self.knocks.recv(), if no.is_some() => {
-                    self.turn_away(knock, no.unwrap_or(NoAnswer::NotOwner));
-                }
-                Some(inbox) = self.inbox.recv() => {
-                    if let Inbox::Replayed(ticket, answer) = inbox {
-                        self.replayed(ticket, answer);
-                    }
-                }
+                Some(knock) = self.knocks.recv(), if no.is_some() => self.turn_away(knock, no.unwrap_or(NoAnswer::NotOwner)),
+                Some(inbox) = self.inbox.recv() => self.overhear(inbox),
             }
         }
     }
 
-    fn tell(
-        &self,
-        to: oneshot::Sender<Result<Answer<R::State>, NoAnswer>>,
-        answer: Result<Answer<R::State>, NoAnswer>,
-        since: Instant,
-    ) {
+    /// What comes in while nothing is led: of earlier terms, but for repeats that are being answered.
+    fn overhear(&mut self, inbox: Inbox<R>) {
+        if let Inbox::Replayed(ticket, answer) = inbox {
+            self.replayed(ticket, answer);
+        }
+    }
+
+    fn turn_away(&self, knock: Knock<R>, no: NoAnswer) {
+        match knock {
+            Knock::Command(_, reply) => self.tell(reply, Err(no), Instant::now()),
+            Knock::Inquiry(_, _, to) => drop(to.send(Err(no))),
+        }
+    }
+
+    fn tell(&self, reply: Reply<R>, answer: Result<Answer<R::State>, NoAnswer>, since: Instant) {
+        let answer = answer.map_err(|no| reply.no(no));
         self.told.count(&answer, since);
         // The sender may have gone away; what it asked is done all the same.
-        let _ = to.send(answer);
+        let _ = reply.to.send(answer);
     }
 
     fn answer(&mut self, ticket: Ticket, answer: Result<Answer<R::State>, NoAnswer>) {
         match self.waiters.remove(&ticket) {
-            Some(Waiter::Command { to, since, .. }) => self.tell(to, answer, since),
+            Some(Waiter::Command { reply, since, .. }) => self.tell(reply, answer, since),
             Some(Waiter::Inquiry(to)) => {
                 let no = answer.err().unwrap_or(NoAnswer::Unconfirmed);
                 let _ = to.send(Err(no));
@@ -239,7 +252,11 @@ impl<R: Reactor> ShardTask<R> {
 
     /// Nobody who waits will be answered otherwise.
     fn refuse_all(&mut self, no: NoAnswer) {
-        self.unresolved.clear();
+        for (ticket, _) in std::mem::take(&mut self.unresolved) {
+            if let Some(Waiter::Command { reply, .. }) = self.waiters.get_mut(&ticket) {
+                reply.doubt = true;
+            }
+        }
         let tickets: Vec<Ticket> = self.waiters.keys().copied().collect();
         for ticket in tickets {
             self.answer(ticket, Err(no));
@@ -249,43 +266,42 @@ impl<R: Reactor> ShardTask<R> {
         }
     }
 
-    /// One term: claim, take over, lead.
+    /// One term: follow until it is to be claimed, claim, take over, lead.
     async fn term(&mut self) -> Down {
         if self.shared.drain.is_cancelled() {
             return Down::Ended(true);
         }
         self.term = self.shared.terms.fetch_add(1, Ordering::AcqRel) + 1;
         self.shared.door(self.partition).term.store(self.term, Ordering::Release);
-        match self.claim().await {
-            Ok(checkpoint) => {
-                if let Err(down) = self.take_over(checkpoint).await {
-                    return down;
-                }
-                self.lead(checkpoint.epoch).await
-            }
-            Err(down) => down,
-        }
+        let led = async {
+            self.follow().await?;
+            let checkpoint = self.claim().await?;
+            self.take_over(checkpoint).await?;
+            Ok(self.lead(checkpoint.epoch).await)
+        };
+        led.await.unwrap_or_else(|down| down)
     }
 
-    /// Folds, claims, folds up to the claim.
+    /// Goes to the log's real end, claims, folds up to the claim.
     async fn claim(&mut self) -> Result<Checkpoint, Down> {
-        self.shared.saver.flush().await.map_err(|fault| not_saved(&fault))?;
-        let checkpoint = self.catch_up().await?;
+        let checkpoint = self.reach_end(true).await?;
         let claim = Claim {
             node: self.shared.node_name.as_str().into(),
             address: self.shared.address.as_str().into(),
             claimed_at: self.shared.clock.now(),
         };
+        // From here on commands wait here: whoever led until now is told by the claim that it does not.
+        self.shared.door(self.partition).route.send_replace(Route::Here);
         let (tag, record) = self.shard.claim(&checkpoint, self.shared.chance.nonce(), claim);
         self.appender.append(tag, record);
-        match self.delivery(tag).await {
-            // Unknown: the fold says whether it is there.
-            Ok(_) | Err(AppendError::Unknown) => {}
+        let checkpoint = match self.delivery(tag).await {
+            Ok(Some(offset)) => self.fold_to(offset.next(), false).await?,
+            // The fold says whether it is there.
+            Ok(None) | Err(AppendError::Unknown) => self.reach_end(false).await?,
             Err(AppendError::Full) => return Err(Down::Full),
             Err(AppendError::Stopped) => return Err(Down::Stopped),
             Err(AppendError::TooLarge) => return Err(Down::Damaged("a claim is too large for the log".to_owned())),
-        }
-        let checkpoint = self.catch_up().await?;
+        };
         let (_, last_recorded_at) = self.shared.store.checkpoint(self.partition);
         if self.shard.lead(checkpoint, last_recorded_at) { Ok(checkpoint) } else { Err(Down::Lost) }
     }
@@ -298,35 +314,10 @@ impl<R: Reactor> ShardTask<R> {
                         return result;
                     }
                 }
-                Some(Inbox::Replayed(ticket, answer)) => self.replayed(ticket, answer),
-                // What an earlier term had asked for.
-                Some(_) => {}
+                Some(inbox) => self.overhear(inbox),
                 None => return Err(AppendError::Stopped),
             }
         }
-    }
-
-    async fn catch_up(&mut self) -> Result<Checkpoint, Down> {
-        let _turn = self.shared.catch_ups.acquire().await.map_err(|_| Down::Ended(false))?;
-        let (shared, partition) = (self.shared.clone(), self.partition);
-        let folded = blocking(move || {
-            let mut told = std::time::Instant::now();
-            shared.store.catch_up(shared.log.as_ref(), partition, None, &mut |progress| {
-                if told.elapsed() >= Duration::from_secs(1) {
-                    told = std::time::Instant::now();
-                    info!(
-                        partition = partition.0,
-                        catch_up.records = progress.records,
-                        catch_up.next_offset = progress.next_offset.0,
-                        catch_up.end = progress.end.0,
-                        "folding partition {partition}: {} of {}",
-                        progress.next_offset,
-                        progress.end,
-                    );
-                }
-            })
-        });
-        folded.await.map_err(|fault| not_saved(&fault))
     }
 
     /// Takes over what the partition owes, before anything new is decided, so that nothing newer can be there yet.
@@ -394,6 +385,12 @@ impl<R: Reactor> ShardTask<R> {
         let drain = self.shared.drain.clone();
         let mut full = self.shared.saver.full();
         let (mut draining, mut was_full) = (false, false);
+        // Given back while the node goes on, because another one is to lead it.
+        let mut leaving = false;
+        if !self.is_wanted() {
+            leaving = true;
+            self.leave();
+        }
         let mut inbox = Vec::with_capacity(INBOX_MAX);
         let mut knocks = Vec::with_capacity(KNOCKS_MAX);
         loop {
@@ -409,7 +406,8 @@ impl<R: Reactor> ShardTask<R> {
                 self.shared.set_status(self.partition, status);
                 self.shared.timers.led();
             }
-            let can_take = !draining && (is_full || self.replays < REPLAYS_MAX && self.shard.can_take());
+            let has_room = self.replays < REPLAYS_MAX && self.shard.can_take();
+            let can_take = !draining && !leaving && (is_full || has_room);
             tokio::select! {
                 biased;
                 count = self.inbox.recv_many(&mut inbox, INBOX_MAX) => {
@@ -430,6 +428,18 @@ impl<R: Reactor> ShardTask<R> {
                     }
                     self.feed(Input::Drain);
                 }
+                () = wanted::changed(&mut self.wanted), if !draining && !leaving => {
+                    if !self.is_wanted() {
+                        leaving = true;
+                        self.leave();
+                    }
+                }
+                changed = self.grown.changed(), if !self.shared.alone => {
+                    if changed.is_err() {
+                        return Down::Ended(false);
+                    }
+                    self.look_for_others();
+                }
                 count = self.knocks.recv_many(&mut knocks, KNOCKS_MAX), if can_take => {
                     if count == 0 {
                         // The node itself is gone.
@@ -445,10 +455,18 @@ impl<R: Reactor> ShardTask<R> {
         }
     }
 
-    fn turn_away(&self, knock: Knock<R>, no: NoAnswer) {
-        match knock {
-            Knock::Command(_, to) => self.tell(to, Err(no), Instant::now()),
-            Knock::Inquiry(_, _, to) => drop(to.send(Err(no))),
+    /// Drains and releases; what comes in the meantime waits for whoever leads next.
+    fn leave(&mut self) {
+        info!(partition = self.partition.0, "giving partition {} back", self.partition);
+        self.shared.errands.clear(self.partition);
+        self.feed(Input::Drain);
+    }
+
+    /// Whether the log holds what is not of this term: then somebody may have claimed the partition.
+    fn look_for_others(&mut self) {
+        let known = self.shared.door(self.partition).acknowledged.load(Ordering::Acquire);
+        if self.shard.in_flight() == 0 && self.shared.log.end(self.partition).0 > known {
+            self.feed(Input::Probe);
         }
     }
 
@@ -461,8 +479,8 @@ impl<R: Reactor> ShardTask<R> {
         self.tickets += 1;
         let ticket = Ticket(self.tickets);
         match knock {
-            Knock::Command(envelope, to) => {
-                self.waiters.insert(ticket, Waiter::Command { id: envelope.id, since, to });
+            Knock::Command(envelope, reply) => {
+                self.waiters.insert(ticket, Waiter::Command { id: envelope.id, since, reply });
                 self.feed(Input::Submit(ticket, *envelope));
             }
             Knock::Inquiry(tenant, id, to) => {

@@ -1,9 +1,7 @@
 //! What all tasks of a node share: its parts, the doors of its shards, and what they publish.
 
-use std::future::Future;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
-use std::time::Duration;
 
 use engine::log::{Log, WakerGuard};
 use engine::message::{Answer, CommandId, Envelope, Fingerprint, NoAnswer, Precondition, Provenance};
@@ -14,28 +12,32 @@ use engine::saga::Reactor;
 use engine::stream::{StreamId, StreamName, Tenant, partition_of};
 use metrics::{Counter, Gauge, counter, gauge};
 use tokio::sync::{Semaphore, mpsc, oneshot, watch};
+use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
-use tracing::error;
 
 use super::cache::StateCache;
 use super::errands::Errands;
 use super::inbox::{Inbox, Knock};
 use super::loader::Loader;
+use super::routing::Route;
 use super::saver::Saver;
 use super::timers::Timers;
 use super::{NodeOptions, PartitionStatus};
 use crate::history::History;
 use crate::outside::Outside;
+use crate::peers::Peers;
 use crate::store::{StateStore, StoreFault};
+use crate::wanted::Wanted;
 use crate::watch::{Current, Watches};
-
-/// Longest wait of the node's own commands for room in a shard's queue.
-const ROOM_WAIT: Duration = Duration::from_secs(5);
 
 /// The way to one shard, and what it publishes.
 pub(crate) struct Door<R: Reactor> {
     pub(crate) knocks: mpsc::Sender<Knock<R>>,
+    /// Where its commands go.
+    pub(crate) route: watch::Sender<Route>,
+    /// Moves whenever the log's partition has grown, or may have.
+    pub(crate) grown: watch::Receiver<u64>,
     /// The offset after the furthest effective record known here; 0 for none.
     pub(crate) acknowledged: AtomicU64,
     /// The present term, as counted by this process; what cache entries are kept under.
@@ -54,6 +56,8 @@ pub(crate) struct Shared<R: Reactor> {
     pub(crate) chance: Arc<dyn Chance>,
     pub(crate) node_name: String,
     pub(crate) address: String,
+    pub(crate) wanted: Wanted,
+    pub(crate) peers: Arc<dyn Peers<R>>,
     pub(crate) options: NodeOptions,
     pub(crate) doors: Vec<Door<R>>,
     /// Ways back to the shards, for what is looked up and read for them.
@@ -64,9 +68,13 @@ pub(crate) struct Shared<R: Reactor> {
     pub(crate) errands: Errands<R>,
     pub(crate) timers: Timers,
     pub(crate) status: watch::Sender<Vec<PartitionStatus>>,
-    /// Moves whenever the log has grown.
-    pub(crate) grown: watch::Receiver<u64>,
     pub(crate) _waker: WakerGuard,
+    /// Whether there is no other node, so that nobody else is to write to the log.
+    pub(crate) alone: bool,
+    /// What may still be on its way to other nodes.
+    pub(crate) forwards: Arc<Semaphore>,
+    /// Commands on their way to other nodes, and what tells of growth: ended by `stop` only.
+    pub(crate) aside: TaskTracker,
     pub(crate) catch_ups: Semaphore,
     pub(crate) terms: AtomicU64,
     pub(crate) draining: AtomicBool,
@@ -89,63 +97,6 @@ impl<R: Reactor> Shared<R> {
 
     pub(crate) fn door(&self, partition: Partition) -> &Door<R> {
         &self.doors[usize::from(partition.0)]
-    }
-
-    /// Hands a command over, now or not at all, and gives what to wait for.
-    pub(crate) fn submit(
-        &self,
-        envelope: Envelope<R::Command>,
-    ) -> impl Future<Output = Result<Answer<R::State>, NoAnswer>> + Send + use<R> {
-        let handed = self.hand_over(envelope);
-        if handed.is_err() {
-            self.turned_away.increment(1);
-        }
-        let wait = self.options.answer_wait;
-        async move { answer(handed?, wait).await }
-    }
-
-    fn hand_over(&self, envelope: Envelope<R::Command>) -> Result<Answering<R>, NoAnswer> {
-        if self.draining.load(Ordering::Acquire) {
-            return Err(NoAnswer::Draining);
-        }
-        let partition = self.route(&envelope)?;
-        let (sender, receiver) = oneshot::channel();
-        match self.door(partition).knocks.try_send(Knock::Command(Box::new(envelope), sender)) {
-            Ok(()) => Ok(receiver),
-            Err(mpsc::error::TrySendError::Full(_)) => Err(NoAnswer::Overloaded),
-            Err(mpsc::error::TrySendError::Closed(_)) => Err(self.closed()),
-        }
-    }
-
-    /// Where an envelope goes: the partition of all streams of its command. One that addresses another stream than its
-    /// command's first, or names streams of several partitions, is a mistake of whoever made it; the shard would stop
-    /// rather than decide on it, so it is turned away here.
-    fn route(&self, envelope: &Envelope<R::Command>) -> Result<Partition, NoAnswer> {
-        let partition = self.partition_of(&envelope.tenant, &envelope.resource);
-        if let Some(command) = &envelope.command {
-            let streams = self.decider.streams(command);
-            let at_home = |stream: &StreamName| self.partition_of(&envelope.tenant, stream) == partition;
-            if streams.first() != Some(&envelope.resource) || !streams[1..].iter().all(at_home) {
-                error!(fault.code = "command-misplaced", stream = %envelope.resource, "a command is not where its streams are");
-                return Err(NoAnswer::NotOwner);
-            }
-        }
-        Ok(partition)
-    }
-
-    /// The same door for the node's own commands, which wait for room: what is owed must not lose to what is new.
-    pub(crate) async fn submit_own(&self, envelope: Envelope<R::Command>) -> Result<Answer<R::State>, NoAnswer> {
-        if self.draining.load(Ordering::Acquire) {
-            return Err(NoAnswer::Draining);
-        }
-        let partition = self.route(&envelope)?;
-        let (sender, receiver) = oneshot::channel();
-        let knock = Knock::Command(Box::new(envelope), sender);
-        match self.door(partition).knocks.send_timeout(knock, ROOM_WAIT).await {
-            Ok(()) => answer(receiver, self.options.answer_wait).await,
-            Err(mpsc::error::SendTimeoutError::Timeout(_)) => Err(NoAnswer::Overloaded),
-            Err(mpsc::error::SendTimeoutError::Closed(_)) => Err(self.closed()),
-        }
     }
 
     /// Why a shard's door is closed.
@@ -208,13 +159,13 @@ impl<R: Reactor> Shared<R> {
     }
 }
 
-type Answering<R> = oneshot::Receiver<Result<Answer<<R as engine::decider::Decider>::State>, NoAnswer>>;
+pub(crate) type Answering<R> = oneshot::Receiver<Result<Answer<<R as engine::decider::Decider>::State>, NoAnswer>>;
 
-async fn answer<S>(
+pub(crate) async fn answer<S>(
     receiver: oneshot::Receiver<Result<Answer<S>, NoAnswer>>,
-    wait: Duration,
+    deadline: Instant,
 ) -> Result<Answer<S>, NoAnswer> {
-    match tokio::time::timeout(wait, receiver).await {
+    match tokio::time::timeout_at(deadline, receiver).await {
         Ok(Ok(answer)) => answer,
         // The task ended with the command in it (the node was stopped at once): nobody knows.
         Ok(Err(_)) => Err(NoAnswer::Unconfirmed),

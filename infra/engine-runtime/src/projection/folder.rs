@@ -64,6 +64,10 @@ pub(crate) enum Step {
 pub(crate) struct Folder<V: View> {
     view: Arc<V>,
     options: ProjectionOptions,
+    /// The partitions it reads.
+    partitions: Vec<Partition>,
+    /// Whether checkpoints move with every record, for others to see, and not only with rows.
+    eager: bool,
     /// How far is folded and committed, or folded without anything to commit.
     pub(crate) at: Vec<Checkpoint>,
     /// What the store has.
@@ -81,7 +85,7 @@ pub(crate) struct Folder<V: View> {
     /// While parked streams are tried again: which, from which version on.
     only: Option<BTreeMap<StreamId, Version>>,
     /// Which partition is read first; moves on, so that a busy one does not starve the others.
-    first: u16,
+    first: usize,
     pub(crate) recorded_at: Option<Timestamp>,
 }
 
@@ -89,6 +93,8 @@ impl<V: View> Folder<V> {
     pub(crate) fn new(
         view: Arc<V>,
         options: ProjectionOptions,
+        partitions: Vec<Partition>,
+        eager: bool,
         committed: Vec<Option<Checkpoint>>,
         parked: BTreeMap<StreamId, ParkedDoc>,
     ) -> Self {
@@ -97,6 +103,8 @@ impl<V: View> Folder<V> {
         Self {
             view,
             options,
+            partitions,
+            eager,
             at,
             committed,
             parked,
@@ -115,13 +123,12 @@ impl<V: View> Folder<V> {
 
     /// Reads what is new, at most a batch of it, and says what comes next.
     pub(crate) fn gather(&mut self, log: &dyn Log) -> Result<Step, String> {
-        let partitions = u16::try_from(self.at.len()).unwrap_or(u16::MAX);
+        let count = self.partitions.len();
         let mut gathered = Gathered { items: Vec::new(), at: self.at.clone(), records: 0, recorded_at: None };
-        for step in 0..partitions {
-            let number = (self.first + step) % partitions;
-            self.read(log, Partition(number), None, &mut gathered)?;
+        for step in 0..count {
+            self.read(log, self.partitions[(self.first + step) % count], None, &mut gathered)?;
         }
-        self.first = (self.first + 1) % partitions.max(1);
+        self.first = (self.first + 1) % count.max(1);
         if gathered.records == 0 {
             return Ok(Step::Idle);
         }
@@ -314,7 +321,7 @@ impl<V: View> Folder<V> {
 
     /// What is to be committed; `None` if only the checkpoints would move, which can wait.
     pub(crate) fn batch(&self) -> Option<Batch> {
-        if self.folded.is_empty() && self.parked_dirty.is_empty() {
+        if self.folded.is_empty() && self.parked_dirty.is_empty() && !self.eager {
             return None;
         }
         let mut batch = self.checkpoints(self.gathered.as_ref().map_or(&self.at, |gathered| &gathered.at));

@@ -1,26 +1,27 @@
 //! The task of a projection: it waits for the log to grow, has the folder read and fold, and commits. Whatever may wait
 //! for a disk runs in tasks of its own that are never cut off.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::panic::AssertUnwindSafe;
 use std::sync::Arc;
 use std::time::Duration;
 
 use engine::log::{Log, WakerGuard};
 use engine::ports::Clock;
-use engine::position::{Checkpoint, LogId, Offset, Partition};
+use engine::position::{Offset, Partition};
 use engine::read_store::{Batch, Query, ReadStore, StoreFault};
 use engine::record::Genesis;
 use engine::stream::StreamId;
 use engine::view::{Row, RowKey, View};
 use futures::FutureExt;
-use metrics::{Counter, Gauge, counter, gauge};
+use metrics::{Counter, counter};
 use tokio::sync::Notify;
 use tokio_util::sync::CancellationToken;
-use tracing::{error, info, warn};
+use tracing::warn;
 
 use super::folder::{Folder, ParkedDoc, Step};
-use super::{PARKED_TABLE, ProjectionFault, ProjectionOptions, ProjectionStatus, Published};
+use super::published::Published;
+use super::{PARKED_TABLE, ProjectionFault, ProjectionOptions, ProjectionStatus};
 
 /// First wait after the store did not answer; doubles.
 const BACK_OFF_FIRST: Duration = Duration::from_millis(50);
@@ -32,89 +33,128 @@ const UNCOMMITTED_MAX: u64 = 10_000;
 const PARKED_PAGE: u32 = 1_000;
 
 pub(super) struct Worker<V: View> {
-    log: Arc<dyn Log>,
-    log_id: LogId,
-    store: Arc<dyn ReadStore>,
-    clock: Arc<dyn Clock>,
-    published: Arc<Published>,
+    source: Source<V>,
+    /// Names it among the workers of this projection.
+    number: usize,
+    partitions: Vec<Partition>,
     stop: CancellationToken,
     woken: Arc<Notify>,
     _waker: WakerGuard,
     /// `None` only while it is lent to a blocking task.
     folder: Option<Folder<V>>,
-    gauges: Gauges,
-}
-
-struct Gauges {
-    lag_events: Gauge,
-    lag_seconds: Gauge,
-    parked: Gauge,
     events: Counter,
     commits: Counter,
 }
 
+/// What all workers of a projection work from and on.
+pub(super) struct Source<V: View> {
+    pub(super) log: Arc<dyn Log>,
+    pub(super) genesis: Genesis,
+    pub(super) view: Arc<V>,
+    pub(super) store: Arc<dyn ReadStore>,
+    pub(super) clock: Arc<dyn Clock>,
+    pub(super) options: ProjectionOptions,
+    pub(super) published: Arc<Published>,
+    /// Where the log really ends, where `log` is a copy that may be behind; nothing where nobody knows just now.
+    pub(super) end: Option<LogEnd>,
+    /// Whether others feed the same store.
+    pub(super) shared: bool,
+}
+
+/// Where the log really ends.
+pub(super) type LogEnd = Arc<dyn Fn(Partition) -> Option<Offset> + Send + Sync>;
+
+impl<V: View> Clone for Source<V> {
+    fn clone(&self) -> Self {
+        Self {
+            log: self.log.clone(),
+            genesis: self.genesis,
+            view: self.view.clone(),
+            store: Arc::clone(&self.store),
+            clock: self.clock.clone(),
+            options: self.options.clone(),
+            published: self.published.clone(),
+            end: self.end.clone(),
+            shared: self.shared,
+        }
+    }
+}
+
 /// Why the worker does not go on.
-enum End {
+pub(super) enum End {
+    /// It was asked to end.
     Asked,
+    /// Somebody else feeds what it fed, or the store was set back: where it stands is to be asked again.
+    Fenced(Partition),
+    /// For good.
     Fault(ProjectionFault),
 }
 
 impl<V: View> Worker<V> {
-    #[expect(clippy::too_many_arguments, reason = "called from one place, which has them as arguments itself")]
+    /// A worker for these partitions, from where the store says that they are.
     pub(super) async fn open(
-        log: Arc<dyn Log>,
-        genesis: &Genesis,
-        view: Arc<V>,
-        store: Arc<dyn ReadStore>,
-        clock: Arc<dyn Clock>,
-        options: ProjectionOptions,
-        published: Arc<Published>,
+        source: Source<V>,
+        number: usize,
+        partitions: BTreeSet<Partition>,
         stop: CancellationToken,
     ) -> Result<Self, ProjectionFault> {
-        let log_id = genesis.log;
-        let opening = store.clone();
+        let (opening, log_id) = (source.store.clone(), source.genesis.log);
         let checkpoints = spawned(async move { opening.open(log_id).await }).await.map_err(store_fault)?;
-        let mut committed = vec![None; usize::from(genesis.partitions)];
+        let mut committed = vec![None; usize::from(source.genesis.partitions)];
         for (partition, checkpoint) in checkpoints {
-            let end = if partition.0 < genesis.partitions { log.end(partition) } else { Offset(0) };
-            if checkpoint.next_offset > end {
-                return Err(ProjectionFault::AheadOfLog { partition, store: checkpoint.next_offset, log: end });
+            if source.shared && !partitions.contains(&partition) {
+                continue;
+            }
+            let end = match &source.end {
+                _ if partition.0 >= source.genesis.partitions => Some(Offset(0)),
+                None => Some(source.log.end(partition)),
+                Some(end) => end(partition),
+            };
+            match end {
+                Some(log) if checkpoint.next_offset > log => {
+                    return Err(ProjectionFault::AheadOfLog { partition, store: checkpoint.next_offset, log });
+                }
+                _ => {}
             }
             if let Some(slot) = committed.get_mut(usize::from(partition.0)) {
                 *slot = Some(checkpoint);
             }
         }
-        let parked = read_parked(&store).await?;
+        let mut parked = read_parked(&source.store).await.map_err(store_fault)?;
+        parked.retain(|_, doc| partitions.contains(&doc.parked.partition));
         let woken = Arc::new(Notify::new());
         let waking = woken.clone();
-        let name = options.name;
-        let gauges = Gauges {
-            lag_events: gauge!("docket_projection_lag_events", "projection" => name),
-            lag_seconds: gauge!("docket_projection_lag_seconds", "projection" => name),
-            parked: gauge!("docket_projection_parked", "projection" => name),
-            events: counter!("docket_projection_events_total", "projection" => name),
-            commits: counter!("docket_projection_commits_total", "projection" => name),
-        };
-        let waker = log.on_append(Arc::new(move || waking.notify_one()));
-        let folder = Folder::new(view, options, committed, parked);
-        let worker =
-            Self { log, log_id, store, clock, published, stop, woken, _waker: waker, folder: Some(folder), gauges };
+        let name = source.options.name;
+        let events = counter!("docket_projection_events_total", "projection" => name);
+        let commits = counter!("docket_projection_commits_total", "projection" => name);
+        let waker = source.log.on_append(Arc::new(move || waking.notify_one()));
+        let partitions = partitions.into_iter().collect::<Vec<_>>();
+        let (view, options) = (source.view.clone(), source.options.clone());
+        let folder = Folder::new(view, options, partitions.clone(), source.shared, committed, parked);
+        let (folder, _waker) = (Some(folder), waker);
+        let worker = Self { source, number, partitions, stop, woken, _waker, folder, events, commits };
         worker.publish_parked();
         worker.publish();
+        worker.running();
         Ok(worker)
     }
 
-    pub(super) async fn run(mut self) {
-        let end = AssertUnwindSafe(self.follow()).catch_unwind().await;
-        let status = match end {
-            Ok(End::Asked) => ProjectionStatus::Stopped,
-            Ok(End::Fault(fault)) => ProjectionStatus::Failed(fault),
-            Err(panic) => ProjectionStatus::Failed(ProjectionFault::Wrong(crate::panic_text(panic.as_ref()))),
+    /// Alone in its projection: until it is stopped or cannot go on.
+    pub(super) async fn run_alone(self) {
+        let published = self.source.published.clone();
+        let status = match self.run().await {
+            End::Asked => ProjectionStatus::Stopped,
+            End::Fenced(partition) => ProjectionStatus::Failed(store_fault(StoreFault::Fenced(partition))),
+            End::Fault(fault) => ProjectionStatus::Failed(fault),
         };
-        if let ProjectionStatus::Failed(fault) = &status {
-            error!(fault.code = "projection-stopped", error = %crate::chain(fault), "a projection has stopped");
-        }
-        self.published.status.send_replace(status);
+        published.over(status);
+    }
+
+    /// Until it is stopped or cannot go on.
+    pub(super) async fn run(mut self) -> End {
+        let end = AssertUnwindSafe(self.follow()).catch_unwind().await;
+        self.source.published.forget(self.number);
+        end.unwrap_or_else(|panic| End::Fault(ProjectionFault::Wrong(crate::panic_text(panic.as_ref()))))
     }
 
     async fn follow(&mut self) -> End {
@@ -146,7 +186,7 @@ impl<V: View> Worker<V> {
     ) -> Result<T, End> {
         let wrong = || End::Fault(ProjectionFault::Wrong("its folder is gone".to_owned()));
         let mut folder = self.folder.take().ok_or_else(wrong)?;
-        let log = self.log.clone();
+        let log = self.source.log.clone();
         let done = tokio::task::spawn_blocking(move || {
             let result = work(&mut folder, log.as_ref());
             (folder, result)
@@ -171,7 +211,7 @@ impl<V: View> Worker<V> {
         let stored = match self.folder().batch() {
             Some(batch) => {
                 self.commit(batch).await?;
-                self.gauges.commits.increment(1);
+                self.commits.increment(1);
                 true
             }
             None => false,
@@ -179,7 +219,7 @@ impl<V: View> Worker<V> {
         if self.folder().done(stored) {
             self.publish_parked();
         }
-        self.gauges.events.increment(events as u64);
+        self.events.increment(events as u64);
         let uncommitted = {
             let folder = self.folder();
             let committed = folder.committed.iter().map(|committed| committed.unwrap_or_default().next_offset.0);
@@ -210,7 +250,7 @@ impl<V: View> Worker<V> {
     async fn load(&mut self, keys: Vec<RowKey>) -> Result<BTreeMap<RowKey, Row>, End> {
         let mut wait = BACK_OFF_FIRST;
         loop {
-            let (store, asked) = (self.store.clone(), keys.clone());
+            let (store, asked) = (self.source.store.clone(), keys.clone());
             match spawned(async move { store.load(asked).await }).await {
                 Ok(found) => {
                     self.running();
@@ -240,7 +280,7 @@ impl<V: View> Worker<V> {
         let mut wait = BACK_OFF_FIRST;
         let mut in_doubt = false;
         loop {
-            let (store, trying) = (self.store.clone(), batch.clone());
+            let (store, trying) = (self.source.store.clone(), batch.clone());
             match spawned(async move { store.commit(trying).await }).await {
                 Ok(()) => {
                     self.running();
@@ -256,7 +296,7 @@ impl<V: View> Worker<V> {
                         self.running();
                         return Ok(());
                     }
-                    return Err(End::Fault(store_fault(StoreFault::Fenced(partition))));
+                    return Err(End::Fenced(partition));
                 }
                 Err(fault) => return Err(End::Fault(store_fault(fault))),
             }
@@ -266,7 +306,7 @@ impl<V: View> Worker<V> {
     async fn is_committed(&mut self, batch: &Batch) -> Result<bool, End> {
         let mut wait = BACK_OFF_FIRST;
         loop {
-            let (store, log_id) = (self.store.clone(), self.log_id);
+            let (store, log_id) = (self.source.store.clone(), self.source.genesis.log);
             match spawned(async move { store.open(log_id).await }).await {
                 Ok(found) => return Ok(batch.checkpoints.iter().all(|(at, _, to)| found.get(at) == Some(to))),
                 Err(StoreFault::Unavailable(why)) => self.back_off(&mut wait, why.to_string()).await?,
@@ -277,32 +317,25 @@ impl<V: View> Worker<V> {
 
     async fn back_off(&mut self, wait: &mut Duration, why: String) -> Result<(), End> {
         warn!(projection.wait_ms = wait.as_millis() as u64, error = %why, "the read store does not answer");
-        self.published.status.send_replace(ProjectionStatus::Waiting(why));
+        self.source.published.waiting(self.number, Some(why));
         self.report_lag();
         let stop = self.stop.clone();
         tokio::select! {
             biased;
             () = stop.cancelled() => return Err(End::Asked),
-            () = tokio::time::sleep(*wait) => {}
+            () = tokio::time::sleep(jittered(*wait)) => {}
         }
         *wait = (*wait * 2).min(BACK_OFF_MAX);
         Ok(())
     }
 
     fn running(&self) {
-        self.published.status.send_if_modified(|status| {
-            let waited = matches!(status, ProjectionStatus::Waiting(_));
-            if waited {
-                *status = ProjectionStatus::Running;
-            }
-            waited
-        });
+        self.source.published.waiting(self.number, None);
     }
 
     /// Tries what was parked again, once per start: a fixed view or a new upcaster may take it now.
     async fn retry_parked(&mut self) -> Result<(), End> {
-        let partitions = u16::try_from(self.folder().at.len()).unwrap_or(u16::MAX);
-        for partition in (0..partitions).map(Partition) {
+        for partition in self.partitions.clone() {
             let Some(mut retry) = self.folder().begin_retry(partition) else { continue };
             loop {
                 if self.stop.is_cancelled() {
@@ -337,37 +370,33 @@ impl<V: View> Worker<V> {
 
     fn publish(&self) {
         let Some(folder) = &self.folder else { return };
-        let at = folder.at.iter().map(|checkpoint: &Checkpoint| checkpoint.next_offset).collect();
-        self.published.watermark.send_replace(at);
+        let at = self.partitions.iter().map(|at| (*at, folder.at[usize::from(at.0)].next_offset));
+        self.source.published.reached(at);
     }
 
     fn publish_parked(&self) {
         let Some(folder) = &self.folder else { return };
-        let parked: BTreeMap<_, _> =
-            folder.parked.iter().map(|(stream, doc)| (stream.clone(), doc.parked.clone())).collect();
-        self.gauges.parked.set(parked.len() as f64);
-        if !parked.is_empty() {
-            info!(projection.parked = parked.len(), "streams are set aside");
-        }
-        *self.published.parked.write() = parked;
+        let parked = folder.parked.iter().map(|(stream, doc)| (stream.clone(), doc.parked.clone()));
+        self.source.published.park(|at| self.partitions.contains(&at), parked.collect());
     }
 
     fn report_lag(&self) {
         let Some(folder) = &self.folder else { return };
-        let behind =
-            |(partition, at): (Partition, &Checkpoint)| self.log.end(partition).0.saturating_sub(at.next_offset.0);
-        let lag: u64 = (0..).map(Partition).zip(&folder.at).map(behind).sum();
-        self.gauges.lag_events.set(lag as f64);
+        let behind = |partition: &Partition| {
+            let at = folder.at[usize::from(partition.0)].next_offset;
+            self.source.log.end(*partition).0.saturating_sub(at.0)
+        };
+        let lag: u64 = self.partitions.iter().map(behind).sum();
         let seconds = match folder.recorded_at {
-            Some(recorded_at) if lag > 0 => self.clock.now().micros_since(recorded_at) as f64 / 1e6,
+            Some(recorded_at) if lag > 0 => self.source.clock.now().micros_since(recorded_at) as f64 / 1e6,
             _ => 0.0,
         };
-        self.gauges.lag_seconds.set(seconds);
+        self.source.published.lag(self.number, lag, seconds);
     }
 }
 
 /// Runs a store's future to its end, whatever becomes of the caller.
-async fn spawned<T: Send + 'static>(
+pub(super) async fn spawned<T: Send + 'static>(
     work: impl Future<Output = Result<T, StoreFault>> + Send + 'static,
 ) -> Result<T, StoreFault> {
     match tokio::spawn(work).await {
@@ -376,7 +405,8 @@ async fn spawned<T: Send + 'static>(
     }
 }
 
-async fn read_parked(store: &Arc<dyn ReadStore>) -> Result<BTreeMap<StreamId, ParkedDoc>, ProjectionFault> {
+/// All parked streams of the store.
+pub(super) async fn read_parked(store: &Arc<dyn ReadStore>) -> Result<BTreeMap<StreamId, ParkedDoc>, StoreFault> {
     let mut parked = BTreeMap::new();
     let mut after = None;
     loop {
@@ -389,12 +419,12 @@ async fn read_parked(store: &Arc<dyn ReadStore>) -> Result<BTreeMap<StreamId, Pa
             limit: PARKED_PAGE,
         };
         let reading = store.clone();
-        let page = spawned(async move { reading.list(query).await }).await.map_err(store_fault)?;
+        let page = spawned(async move { reading.list(query).await }).await?;
         let full = page.len() == PARKED_PAGE as usize;
         after = page.last().map(|(key, _)| (serde_json::Value::Null, key.clone()));
         for (key, row) in page {
             let doc = row.doc.read::<ParkedDoc>();
-            let doc = doc.map_err(|why| store_fault(StoreFault::Damaged(format!("parked {key}: {why}"))))?;
+            let doc = doc.map_err(|why| StoreFault::Damaged(format!("parked {key}: {why}")))?;
             let stream = StreamId { tenant: doc.parked.tenant.clone(), name: doc.parked.stream.clone() };
             parked.insert(stream, doc);
         }
@@ -404,10 +434,15 @@ async fn read_parked(store: &Arc<dyn ReadStore>) -> Result<BTreeMap<StreamId, Pa
     }
 }
 
-fn store_fault(fault: StoreFault) -> ProjectionFault {
+pub(super) fn store_fault(fault: StoreFault) -> ProjectionFault {
     ProjectionFault::Store(Arc::new(fault))
 }
 
 fn log_fault(why: String) -> End {
     End::Fault(ProjectionFault::Log(why))
+}
+
+/// Half to one and a half times as long, so that those who wait do not come back together.
+pub(super) fn jittered(wait: Duration) -> Duration {
+    wait.mul_f64(0.5 + rand::random::<f64>())
 }

@@ -16,7 +16,8 @@ use engine::time::Timestamp;
 
 use super::keys::StateHead;
 use super::sheet::Sheet;
-use super::{CatchUp, StateStore, StoreFault};
+use super::{CatchUp, Progress, StateStore, StoreFault};
+use crate::peers::Owner;
 
 /// Bytes of records folded into one batch: a few thousand records, so that the streams they have in common are written
 /// once.
@@ -34,6 +35,16 @@ struct Working<S> {
     /// `None` only while nobody wrote it.
     state: Option<S>,
     is_changed: bool,
+    /// Its place among what the record changed.
+    place: usize,
+}
+
+/// A stream as a catch-up left it.
+pub(crate) struct Folded<'a, S> {
+    pub(crate) stream: &'a StreamId,
+    pub(crate) version: Version,
+    pub(crate) position: Position,
+    pub(crate) state: &'a S,
 }
 
 impl<R: Reactor> StateStore<R> {
@@ -51,10 +62,23 @@ impl<R: Reactor> StateStore<R> {
         stop_before: Option<Offset>,
         progress: &mut dyn FnMut(CatchUp),
     ) -> Result<Checkpoint, StoreFault> {
+        self.catch_up_telling(log, partition, stop_before, progress, &mut |_| {})
+    }
+
+    /// The same, and `changed` is told of every stream that changed, in the order of the records that last changed them,
+    /// once the store has it.
+    pub(crate) fn catch_up_telling(
+        &self,
+        log: &dyn Log,
+        partition: Partition,
+        stop_before: Option<Offset>,
+        progress: &mut dyn FnMut(CatchUp),
+        changed: &mut dyn FnMut(Folded<'_, R::State>),
+    ) -> Result<Checkpoint, StoreFault> {
         if log.id() != self.log {
             return Err(StoreFault::OtherLog { store: self.log, log: log.id() });
         }
-        let (mut checkpoint, mut recorded_at) = self.checkpoint(partition);
+        let Progress { mut checkpoint, mut recorded_at, mut claimant } = self.progress_of(partition);
         let log_end = log.end(partition);
         if checkpoint.next_offset > log_end {
             return Err(StoreFault::AheadOfLog { partition, folded: checkpoint.next_offset, end: log_end });
@@ -75,15 +99,28 @@ impl<R: Reactor> StateStore<R> {
                 }
                 records += 1;
                 let position = Position { partition, offset: stored.offset };
-                if let Some(commit) = accept(&mut checkpoint, position, &stored.bytes)? {
-                    recorded_at = commit.recorded_at.max(recorded_at);
-                    sheet.put_commit(position, &commit);
-                    self.evolve(&mut working, position, &commit)?;
+                match accept_body(&mut checkpoint, position, &stored.bytes)? {
+                    Some(Body::Commit(commit)) => {
+                        recorded_at = commit.recorded_at.max(recorded_at);
+                        sheet.put_commit(position, &commit);
+                        self.evolve(&mut working, position, &commit)?;
+                    }
+                    Some(Body::Claim(claim)) => {
+                        claimant = Some(Owner { node: claim.node.into(), address: claim.address.into() });
+                    }
+                    _ => {}
                 }
             }
-            working_bytes += put_states(&mut sheet, partition, &mut working)?;
-            sheet.put_progress(partition, checkpoint, recorded_at);
+            let (bytes, streams) = put_states(&mut sheet, partition, &mut working)?;
+            working_bytes += bytes;
+            sheet.put_progress(partition, Progress { checkpoint, recorded_at, claimant: claimant.clone() });
             sheet.commit()?;
+            for stream in &streams {
+                if let Some(Working { version, offset, state: Some(state), .. }) = working.get(stream) {
+                    let position = Position { partition, offset: *offset };
+                    changed(Folded { stream, version: *version, position, state });
+                }
+            }
             if working_bytes > STATES_BYTES_MAX {
                 working.clear();
                 working_bytes = 0;
@@ -99,7 +136,7 @@ impl<R: Reactor> StateStore<R> {
         position: Position,
         commit: &Commit,
     ) -> Result<(), StoreFault> {
-        for events in &commit.streams {
+        for (place, events) in commit.streams.iter().enumerate() {
             let stream = StreamId { tenant: commit.tenant.clone(), name: events.name.clone() };
             let found = match working.entry(stream) {
                 Entry::Occupied(entry) => entry.into_mut(),
@@ -140,6 +177,7 @@ impl<R: Reactor> StateStore<R> {
             found.offset = position.offset;
             found.recorded_at = commit.recorded_at;
             found.is_changed = true;
+            found.place = place;
         }
         Ok(())
     }
@@ -153,6 +191,7 @@ impl<R: Reactor> StateStore<R> {
                 recorded_at: head.recorded_at,
                 state: Some(self.parse_state(json)?),
                 is_changed: false,
+                place: 0,
             })
         })?;
         Ok(found.unwrap_or_else(Working::absent))
@@ -168,17 +207,19 @@ impl<S> Working<S> {
             recorded_at: Timestamp(0),
             state: None,
             is_changed: false,
+            place: 0,
         }
     }
 }
 
-/// Writes down what changed; returns how many bytes that are.
+/// Writes down what changed; returns how many bytes that are, and the streams in the order of their last records.
 fn put_states<R: Reactor>(
     sheet: &mut Sheet<'_, R>,
     partition: Partition,
     working: &mut HashMap<StreamId, Working<R::State>>,
-) -> Result<usize, StoreFault> {
+) -> Result<(usize, Vec<StreamId>), StoreFault> {
     let mut written = 0;
+    let mut streams = Vec::new();
     for (stream, found) in working.iter_mut().filter(|(_, found)| found.is_changed) {
         let Some(state) = &found.state else { continue };
         let head = StateHead {
@@ -193,8 +234,10 @@ fn put_states<R: Reactor>(
         found.before = Some(head);
         found.is_changed = false;
         written += bytes;
+        streams.push((found.offset, found.place, stream.clone()));
     }
-    Ok(written)
+    streams.sort_unstable_by_key(|(offset, place, _)| (*offset, *place));
+    Ok((written, streams.into_iter().map(|(_, _, stream)| stream).collect()))
 }
 
 /// Folds one record into the checkpoint; gives back the commit, if it is one and counts.
@@ -203,11 +246,19 @@ pub(crate) fn accept(
     position: Position,
     bytes: &Bytes,
 ) -> Result<Option<Commit>, StoreFault> {
+    Ok(match accept_body(checkpoint, position, bytes)? {
+        Some(Body::Commit(commit)) => Some(*commit),
+        _ => None,
+    })
+}
+
+/// Folds one record into the checkpoint; gives back what it says, if it counts.
+fn accept_body(checkpoint: &mut Checkpoint, position: Position, bytes: &Bytes) -> Result<Option<Body>, StoreFault> {
     let unreadable = |source: UnreadableRecord| StoreFault::Record { position, source };
     match Record::decode(bytes) {
-        Ok(record) => match (checkpoint.accept(&record.header), record.body) {
-            (Verdict::Effective, Body::Commit(commit)) => Ok(Some(*commit)),
-            _ => Ok(None),
+        Ok(record) => match checkpoint.accept(&record.header) {
+            Verdict::Effective => Ok(Some(record.body)),
+            Verdict::Ignored => Ok(None),
         },
         // Its header may do: what a zombie of a newer version wrote late concerns nobody.
         Err(error) => match checkpoint.accept(&Header::decode(bytes).map_err(unreadable)?) {

@@ -10,7 +10,8 @@ use engine::stream::{StreamId, StreamName, Tenant};
 use engine::time::Timestamp;
 use uuid::Uuid;
 
-use super::{Indexed, StoreFault};
+use super::{Indexed, Progress, StoreFault};
+use crate::peers::Owner;
 
 /// The layout described here.
 pub(super) const FORMAT: u32 = 1;
@@ -202,20 +203,29 @@ impl StateHead {
     }
 }
 
-/// A partition's progress under `meta`: the checkpoint and the time of the last commit.
-pub(super) fn progress_value(checkpoint: &Checkpoint, last_recorded_at: Timestamp) -> [u8; 41] {
-    let mut value = [0; 41];
-    value[..8].copy_from_slice(&checkpoint.next_offset.0.to_be_bytes());
-    value[8..16].copy_from_slice(&checkpoint.epoch.0.to_be_bytes());
-    value[16..24].copy_from_slice(&checkpoint.nonce.0.to_be_bytes());
-    value[24..32].copy_from_slice(&checkpoint.next_seq.0.to_be_bytes());
-    value[32] = u8::from(checkpoint.open);
-    value[33..].copy_from_slice(&last_recorded_at.0.to_be_bytes());
+/// A partition's progress under `meta`: the checkpoint, the time of the last commit, and who claimed it last: two texts,
+/// each after its length. Stores of single nodes of old end before the texts.
+pub(super) fn progress_value(progress: &Progress) -> Vec<u8> {
+    let Progress { checkpoint, recorded_at, claimant } = progress;
+    let mut value = Vec::with_capacity(96);
+    value.extend_from_slice(&checkpoint.next_offset.0.to_be_bytes());
+    value.extend_from_slice(&checkpoint.epoch.0.to_be_bytes());
+    value.extend_from_slice(&checkpoint.nonce.0.to_be_bytes());
+    value.extend_from_slice(&checkpoint.next_seq.0.to_be_bytes());
+    value.push(u8::from(checkpoint.open));
+    value.extend_from_slice(&recorded_at.0.to_be_bytes());
+    if let Some(Owner { node, address }) = claimant {
+        for text in [node, address] {
+            let length = u32::try_from(text.len()).expect("it came out of a record of at most 1 MiB");
+            value.extend_from_slice(&length.to_be_bytes());
+            value.extend_from_slice(text.as_bytes());
+        }
+    }
     value
 }
 
 /// Back from [`progress_value`].
-pub(super) fn read_progress(value: &[u8]) -> Result<(Checkpoint, Timestamp), StoreFault> {
+pub(super) fn read_progress(value: &[u8]) -> Result<Progress, StoreFault> {
     let mut reader = Reader(value);
     let checkpoint = Checkpoint {
         next_offset: Offset(reader.u64()?),
@@ -224,7 +234,12 @@ pub(super) fn read_progress(value: &[u8]) -> Result<(Checkpoint, Timestamp), Sto
         next_seq: Seq(reader.u64()?),
         open: reader.take::<1>()? != [0],
     };
-    Ok((checkpoint, Timestamp(i64::from_be_bytes(reader.take()?))))
+    let recorded_at = Timestamp(i64::from_be_bytes(reader.take()?));
+    let claimant = match reader.0 {
+        [] => None,
+        _ => Some(Owner { node: reader.text()?.into(), address: reader.text()?.into() }),
+    };
+    Ok(Progress { checkpoint, recorded_at, claimant })
 }
 
 /// Under `meta`: what the store is.
@@ -266,6 +281,14 @@ impl Reader<'_> {
 
     pub(super) fn u64(&mut self) -> Result<u64, StoreFault> {
         Ok(u64::from_be_bytes(self.take()?))
+    }
+
+    /// A text after its length.
+    fn text(&mut self) -> Result<&str, StoreFault> {
+        let length = u32::from_be_bytes(self.take()?) as usize;
+        let (text, rest) = self.0.split_at_checked(length).ok_or_else(|| damaged("a text is too short"))?;
+        self.0 = rest;
+        std::str::from_utf8(text).map_err(|_| damaged("a name is no text"))
     }
 }
 

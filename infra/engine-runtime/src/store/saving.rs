@@ -34,14 +34,17 @@ impl<R: Reactor> StateStore<R> {
         let mut reached = BTreeMap::new();
         for record in effective {
             let position = record.position;
-            let (checkpoint, recorded_at) =
-                reached.entry(position.partition).or_insert_with(|| self.checkpoint(position.partition));
-            if position.offset < checkpoint.next_offset {
+            let progress = reached.entry(position.partition).or_insert_with(|| self.progress_of(position.partition));
+            if position.offset < progress.checkpoint.next_offset {
                 continue;
             }
-            *checkpoint = record.checkpoint;
+            if record.checkpoint.epoch != progress.checkpoint.epoch {
+                // Its claim was not folded here, and what is effective does not say who made it.
+                progress.claimant = None;
+            }
+            progress.checkpoint = record.checkpoint;
             let Some(commit) = &record.commit else { continue };
-            *recorded_at = commit.recorded_at.max(*recorded_at);
+            progress.recorded_at = commit.recorded_at.max(progress.recorded_at);
             sheet.put_commit(position, commit);
             for events in &commit.streams {
                 let changed = record.changed.iter().find(|changed| changed.name == events.name);
@@ -75,8 +78,8 @@ impl<R: Reactor> StateStore<R> {
             };
             sheet.put_state(&stream, latest.before.as_ref(), head, &latest.changed.state)?;
         }
-        for (partition, (checkpoint, recorded_at)) in reached {
-            sheet.put_progress(partition, checkpoint, recorded_at);
+        for (partition, progress) in reached {
+            sheet.put_progress(partition, progress);
         }
         sheet.commit()
     }

@@ -5,7 +5,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::sync::atomic::Ordering;
 
 use engine::message::CommandId;
-use engine::position::{Checkpoint, Partition, Position};
+use engine::position::{Partition, Position};
 use engine::record::Commit;
 use engine::saga::Reactor;
 use engine::shard::Remembered;
@@ -16,14 +16,14 @@ use fjall::{Keyspace, OwnedWriteBatch};
 use super::calendar::{Bucket, Calendar, Touched};
 use super::keys::{self, StateHead};
 use super::tables::{check_room, fill_value, forgotten_value, meta_bucket, slots_value};
-use super::{StateStore, StoreFault};
+use super::{Progress, StateStore, StoreFault};
 
 /// A batch being filled.
 pub(super) struct Sheet<'a, R: Reactor> {
     store: &'a StateStore<R>,
     batch: OwnedWriteBatch,
     ids: Vec<UsedId>,
-    progress: BTreeMap<Partition, (Checkpoint, Timestamp)>,
+    progress: BTreeMap<Partition, Progress>,
 }
 
 struct UsedId {
@@ -95,9 +95,9 @@ impl<'a, R: Reactor> Sheet<'a, R> {
         Ok((head, bytes))
     }
 
-    /// Writes down how far a partition is folded.
-    pub(super) fn put_progress(&mut self, partition: Partition, checkpoint: Checkpoint, recorded_at: Timestamp) {
-        self.progress.insert(partition, (checkpoint, recorded_at));
+    /// Writes down how far a partition is folded, and who has it.
+    pub(super) fn put_progress(&mut self, partition: Partition, progress: Progress) {
+        self.progress.insert(partition, progress);
     }
 
     /// Makes it so: all at once, and for readers from now on.
@@ -113,9 +113,8 @@ impl<'a, R: Reactor> Sheet<'a, R> {
         // Held until the batch is in: the calendar's parts of two batches must not overtake one another.
         let mut calendar = store.calendar.lock();
         let dropped = self.put_ids(&mut calendar)?;
-        for (&partition, (checkpoint, recorded_at)) in &self.progress {
-            let value = keys::progress_value(checkpoint, *recorded_at);
-            self.batch.insert(&tables.meta, keys::meta_progress(partition), value);
+        for (&partition, reached) in &self.progress {
+            self.batch.insert(&tables.meta, keys::meta_progress(partition), keys::progress_value(reached));
         }
         store.checked(self.batch.commit())?;
         store.is_dirty.store(true, Ordering::Release);

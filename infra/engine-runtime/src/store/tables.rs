@@ -16,7 +16,7 @@ use std::path::Path;
 use std::sync::Arc;
 use std::time::Duration;
 
-use engine::position::{Checkpoint, LogId, Partition};
+use engine::position::{LogId, Partition};
 use engine::time::Timestamp;
 use fjall::{Database, Keyspace, KeyspaceCreateOptions, PersistMode};
 use parking_lot::RwLock;
@@ -24,7 +24,7 @@ use serde::{Deserialize, Serialize};
 
 use super::calendar::{BUCKET_NAME, Bucket, Calendar, Fill, Forgotten, Slots};
 use super::keys::{self, Reader, damaged};
-use super::{Opened, StoreFault, StoreOptions};
+use super::{Opened, Progress, StoreFault, StoreOptions};
 
 /// What a store is, as its `meta` says.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -52,7 +52,7 @@ pub(super) type Buckets = Vec<(Bucket, Keyspace)>;
 
 /// What `meta` said.
 pub(super) struct Remains {
-    pub(super) progress: Vec<(Checkpoint, Timestamp)>,
+    pub(super) progress: Vec<Progress>,
     pub(super) calendar: Calendar,
     pub(super) is_new: bool,
 }
@@ -202,7 +202,7 @@ fn begin(tables: &Tables, identity: &Identity) -> Result<Remains, StoreFault> {
     let written = serde_json::to_vec(identity).map_err(|error| damaged(&error.to_string()))?;
     tables.meta.insert(keys::META_STORE, written)?;
     tables.database.persist(PersistMode::SyncAll)?;
-    let progress = vec![Default::default(); usize::from(identity.partitions)];
+    let progress = vec![Progress::default(); usize::from(identity.partitions)];
     Ok(Remains { progress, calendar: Calendar::default(), is_new: true })
 }
 

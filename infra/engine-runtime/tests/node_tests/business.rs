@@ -3,7 +3,7 @@
 
 use engine::decider::{Context, Decider, Decision, States};
 use engine::event::{ContentType, EncodedEvent, Event, EventMeta, UnreadableEvent};
-use engine::message::{CommandId, FieldError};
+use engine::message::{CommandId, FieldError, Portable};
 use engine::position::Version;
 use engine::saga::{Agenda, Ask, Heard, Pending, Reactor, Timer};
 use engine::stream::StreamName;
@@ -11,7 +11,7 @@ use engine::time::Timestamp;
 use serde::{Deserialize, Serialize};
 use uuid::Uuid;
 
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, Serialize, Deserialize)]
 pub enum Wish {
     Add { jar: StreamName, amount: u64 },
     Nonsense { jar: StreamName },
@@ -21,6 +21,10 @@ pub enum Wish {
     RecordRung { trip: StreamName, answer: String },
     SetAlarm { trip: StreamName, due: Timestamp },
     Wake { trip: StreamName },
+}
+
+impl Portable for Wish {
+    const FORMAT: u32 = 1;
 }
 
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]

@@ -16,8 +16,10 @@ use engine::stream::{StreamId, StreamName, Tenant};
 use engine::time::Timestamp;
 use engine_runtime::node::{Node, NodeOptions, Parts, StartFault};
 use engine_runtime::outside::Outside;
+use engine_runtime::peers::Peers;
 use engine_runtime::store::{StateStore, StoreOptions};
 use engine_runtime::system::SystemChance;
+use engine_runtime::wanted::Wanted;
 use futures::future::BoxFuture;
 use parking_lot::Mutex;
 use tokio::sync::watch;
@@ -137,6 +139,17 @@ impl House {
     }
 
     pub async fn try_node(&self) -> Result<Node<Business>, StartFault> {
+        self.try_node_with("test", engine_runtime::wanted::all(PARTITIONS), Arc::new(engine_runtime::peers::Alone))
+            .await
+    }
+
+    /// A node that is called so, and reached under its name.
+    pub async fn try_node_with(
+        &self,
+        name: &str,
+        wanted: Wanted,
+        peers: Arc<dyn Peers<Business>>,
+    ) -> Result<Node<Business>, StartFault> {
         Self::tell_logs();
         let decider = Arc::new(Business);
         let options = StoreOptions::default();
@@ -150,8 +163,10 @@ impl House {
             outside: self.bell.clone(),
             clock: self.clock.clone(),
             chance: Arc::new(SystemChance),
-            node_name: "test".to_owned(),
-            address: String::new(),
+            node_name: name.to_owned(),
+            address: name.to_owned(),
+            wanted,
+            peers,
             options: self.options.clone(),
         })
         .await

@@ -12,5 +12,7 @@ mod commands;
 mod embedded;
 mod house;
 mod projecting;
+mod several;
+mod street;
 mod trips;
 mod troubles;

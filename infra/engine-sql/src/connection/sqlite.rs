@@ -20,9 +20,10 @@ use sqlx::{AssertSqlSafe, Connection, Row as _, Sqlite, Transaction};
 
 use super::{Access, Bind, Session, Statement};
 use crate::store::Options;
-use crate::work::FORMAT;
 
 static MIGRATIONS: Migrator = sqlx::migrate!("migrations/sqlite");
+/// The number of the last of them.
+const FORMAT: i64 = 1;
 
 /// 64 MiB: what reads of hot pages save in copies; more would only count twice what the page cache holds.
 const MMAP_BYTES: &str = "67108864";
@@ -154,6 +155,7 @@ fn query(statement: Statement) -> sqlx::query::Query<'static, Sqlite, SqliteArgu
     statement.binds.into_iter().fold(query, |query, bind| match bind {
         Bind::Integer(integer) => query.bind(integer),
         Bind::Text(text) => query.bind(text),
+        Bind::Texts(_) | Bind::Integers(_) => unreachable!("only the dialect of PostgreSQL makes lists"),
     })
 }
 

@@ -70,7 +70,7 @@ impl Dialect for SqliteDialect {
         self.among_texts(column, placeholder)
     }
 
-    fn rows(&self, rows: &BTreeMap<String, Row>) -> Vec<Bind> {
+    fn rows(&self, _table: &TableSpec, rows: &BTreeMap<&str, &Row>) -> Vec<Bind> {
         let mut json = Vec::with_capacity(rows.len() * ROW_BYTES_USUAL);
         json.push(b'[');
         for (key, row) in rows {
@@ -91,6 +91,13 @@ impl Dialect for SqliteDialect {
         }
         json.push(b']');
         vec![text(json)]
+    }
+
+    fn rows_max(&self) -> usize {
+        // 128: with documents of a kilobyte a statement's value stays at a hundred kilobytes or so. Allocators take values
+        // of megabytes straight from the system and give them straight back, and clearing their pages then costs more
+        // than the statements that are saved.
+        128
     }
 
     fn texts<'a>(&self, texts: impl Iterator<Item = &'a str>) -> Bind {

@@ -3,6 +3,8 @@
 use std::future::Future;
 use std::path::PathBuf;
 use std::pin::pin;
+use std::sync::OnceLock;
+use std::sync::atomic::{AtomicU32, Ordering};
 use std::task::Poll;
 
 use engine::position::{Checkpoint, Epoch, LogId, Nonce, Offset, Partition, Seq};
@@ -12,6 +14,7 @@ use engine_sql::{Options, SqlReadStore};
 use serde_json::{Value, json};
 use sqlx::{AssertSqlSafe, ConnectOptions, Connection};
 use uuid::Uuid;
+use xtask::postgres::Postgres;
 
 pub(crate) const P0: Partition = Partition(0);
 pub(crate) const LOG: LogId = LogId(Uuid::from_u128(1));
@@ -26,20 +29,61 @@ pub(crate) const ORDERS: &[Table] = &[Table {
     ],
 }];
 
-/// A directory for a store's file.
-pub(crate) struct Place(tempfile::TempDir);
+/// A directory for a store's file, or a schema for its tables.
+pub(crate) enum Place {
+    File(tempfile::TempDir),
+    Postgres { url: String, schema: String },
+}
+
+/// The server that all tests of this process share; it ends with the process. `None` where there is no PostgreSQL.
+pub(crate) fn server() -> Option<&'static Postgres> {
+    static SERVER: OnceLock<Option<Postgres>> = OnceLock::new();
+    let server = SERVER.get_or_init(|| match xtask::postgres::missing() {
+        Some(missing) => {
+            println!("SKIPPED: {missing}");
+            None
+        }
+        None => Some(Postgres::start()),
+    });
+    server.as_ref()
+}
 
 impl Place {
     pub(crate) fn new() -> Self {
-        Self(tempfile::tempdir().unwrap())
+        Self::File(tempfile::tempdir().unwrap())
+    }
+
+    /// A schema of its own in the shared server.
+    pub(crate) fn postgres() -> Option<Self> {
+        server().map(|server| Self::postgres_at(&server.url()))
+    }
+
+    pub(crate) fn postgres_at(url: &str) -> Self {
+        static SCHEMAS: AtomicU32 = AtomicU32::new(0);
+        let schema = format!("docket_{}", SCHEMAS.fetch_add(1, Ordering::Relaxed));
+        // Named after its schema, so that a test can tell its own connections.
+        Self::Postgres { url: format!("{url}?schema={schema}&application_name={schema}"), schema }
+    }
+
+    /// One of each kind.
+    pub(crate) fn each() -> Vec<Self> {
+        [Some(Self::new()), Self::postgres()].into_iter().flatten().collect()
     }
 
     pub(crate) fn path(&self) -> PathBuf {
-        self.0.path().join("read.sqlite")
+        let Self::File(directory) = self else { panic!("only a file has a path") };
+        directory.path().join("read.sqlite")
+    }
+
+    pub(crate) fn url(&self) -> String {
+        match self {
+            Self::File(_) => format!("sqlite:{}", self.path().display()),
+            Self::Postgres { url, .. } => url.clone(),
+        }
     }
 
     pub(crate) async fn store(&self, tables: &[Table], options: Options) -> Result<SqlReadStore, StoreFault> {
-        SqlReadStore::open(&format!("sqlite:{}", self.path().display()), tables, options).await
+        SqlReadStore::open(&self.url(), tables, options).await
     }
 
     /// A store of orders, bound to `LOG`.
@@ -49,12 +93,38 @@ impl Place {
         store
     }
 
-    /// Does to the file what the store would not.
+    /// What makes a store unusable to this program.
+    pub(crate) fn far_too_new(&self) -> &'static str {
+        match self {
+            Self::File(_) => "UPDATE meta SET format = 99",
+            Self::Postgres { .. } => "UPDATE meta SET format = 99, usable_from = 99",
+        }
+    }
+
+    /// Does to the database what the store would not.
     pub(crate) async fn alter(&self, statement: &str) {
-        let options = sqlx::sqlite::SqliteConnectOptions::new().filename(self.path()).create_if_missing(true);
-        let mut connection = options.connect().await.unwrap();
-        sqlx::raw_sql(AssertSqlSafe(statement)).execute(&mut connection).await.unwrap();
-        connection.close().await.unwrap();
+        match self {
+            Self::File(_) => {
+                let options = sqlx::sqlite::SqliteConnectOptions::new().filename(self.path()).create_if_missing(true);
+                let mut connection = options.connect().await.unwrap();
+                sqlx::raw_sql(AssertSqlSafe(statement)).execute(&mut connection).await.unwrap();
+                connection.close().await.unwrap();
+            }
+            Self::Postgres { schema, .. } => {
+                let mut connection = self.connection().await;
+                let statement =
+                    format!("CREATE SCHEMA IF NOT EXISTS {schema}; SET search_path TO {schema}; {statement}");
+                sqlx::raw_sql(AssertSqlSafe(statement)).execute(&mut connection).await.unwrap();
+                connection.close().await.unwrap();
+            }
+        }
+    }
+
+    /// A connection to the server that is not the store's.
+    pub(crate) async fn connection(&self) -> sqlx::PgConnection {
+        let Self::Postgres { url, .. } = self else { panic!("a file has no server") };
+        let (url, _) = url.split_once('?').unwrap();
+        sqlx::PgConnection::connect(url).await.unwrap()
     }
 }
 

@@ -236,6 +236,12 @@ impl<D: Decider> Turn<'_, D> {
                 self.saved(below);
                 Ok(())
             }
+            Input::Probe => {
+                if self.term.in_flight.is_empty() {
+                    self.append_barrier();
+                }
+                Ok(())
+            }
             Input::Drain => {
                 self.term.draining = true;
                 Ok(())

@@ -232,6 +232,11 @@ impl World {
         {
             self.nodes[node].phase = Phase::Standby;
         }
+        if self.nodes[node].phase == Phase::Leading && self.dice.chance(150) {
+            // Like a runner that saw the log grow by what is not its own.
+            self.count("probed");
+            self.feed(node, Input::Probe)?;
+        }
         let duels = self.faults.duel && self.dice.chance(60);
         if self.nodes[node].phase == Phase::Standby && (self.hint == node || duels) {
             self.claim(node)?;

@@ -60,7 +60,10 @@ impl<R: Reactor> ShardTask<R> {
                 Effect::Effective(effective) => self.publish(&effective),
                 Effect::ReadBack(from) => self.read_back(from),
                 Effect::SteppedDown(stepped_down) => down = Some(self.stepped_down(stepped_down)),
-                Effect::Released => down = Some(Down::Ended(true)),
+                Effect::Released => {
+                    let ends = self.shared.drain.is_cancelled();
+                    down = Some(if ends { Down::Ended(true) } else { Down::Released });
+                }
             }
         }
         // Keeps its room for the next time.
@@ -124,7 +127,7 @@ impl<R: Reactor> ShardTask<R> {
 
     fn read_back(&self, from: Offset) {
         let (shared, partition, term) = (self.shared.clone(), self.partition, self.term);
-        let mut grown = self.shared.grown.clone();
+        let mut grown = self.grown.clone();
         self.shared.tasks.spawn(async move {
             let inbox = &shared.inboxes[usize::from(partition.0)];
             loop {

@@ -1,0 +1,260 @@
+//! Asking the brokers: what there is, how it is set, where partitions end; and making topics. All of it blocks, for no
+//! longer than the options' patience.
+
+use std::collections::BTreeMap;
+use std::future::Future;
+use std::pin::pin;
+use std::sync::Arc;
+use std::task::{Context, Poll, Wake, Waker};
+use std::thread::Thread;
+use std::time::{Duration, Instant};
+
+use engine::position::{Offset, Partition};
+use rdkafka::ClientContext;
+use rdkafka::admin::{AdminClient, AdminOptions, ConfigResource, NewTopic, ResourceSpecifier, TopicReplication};
+use rdkafka::client::Client;
+use rdkafka::config::{FromClientConfigAndContext, RDKafkaLogLevel};
+use rdkafka::error::{KafkaError, RDKafkaErrorCode};
+
+use crate::fault::{KafkaFault, told};
+use crate::options::{BATCH_BYTES_MAX, KafkaOptions};
+
+/// Puts what librdkafka says into the program's log.
+pub(crate) struct Voice(pub(crate) &'static str);
+
+impl ClientContext for Voice {
+    fn log(&self, level: RDKafkaLogLevel, facility: &str, message: &str) {
+        say(self.0, level, facility, message);
+    }
+
+    fn error(&self, error: KafkaError, reason: &str) {
+        tracing::debug!(client = self.0, %error, "{reason}");
+    }
+}
+
+/// One line of librdkafka's. A lost connection is news there and not here: what it means is told elsewhere.
+pub(crate) fn say(client: &str, level: RDKafkaLogLevel, facility: &str, message: &str) {
+    match level {
+        RDKafkaLogLevel::Emerg | RDKafkaLogLevel::Alert | RDKafkaLogLevel::Critical => {
+            tracing::warn!(client, facility, "{message}");
+        }
+        _ => tracing::debug!(client, facility, "{message}"),
+    }
+}
+
+/// What the brokers say of a topic.
+#[derive(Clone, Debug, Default)]
+pub(crate) struct TopicLayout {
+    pub(crate) partitions: Vec<PartitionLayout>,
+}
+
+/// What they say of a partition.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct PartitionLayout {
+    pub(crate) has_leader: bool,
+    pub(crate) replicas: usize,
+    pub(crate) in_sync: usize,
+}
+
+/// A connection to ask by.
+pub(crate) struct Admin {
+    client: AdminClient<Voice>,
+    brokers: String,
+    patience: Duration,
+}
+
+impl Admin {
+    pub(crate) fn new(options: &KafkaOptions) -> Result<Self, KafkaFault> {
+        if options.security.needs_tls_feature() && !cfg!(feature = "tls") {
+            let what = "TLS and SASL need a program built with the feature kafka-tls";
+            return Err(KafkaFault::Options(what.to_owned()));
+        }
+        let fits = |c: char| c.is_ascii_alphanumeric() || matches!(c, '.' | '_' | '-');
+        if options.name.is_empty() || options.name.len() > 200 || !options.name.chars().all(fits) {
+            let what = format!("the log's name {:?} is not 1 to 200 of a-z A-Z 0-9 . _ -", options.name);
+            return Err(KafkaFault::Options(what));
+        }
+        let client = AdminClient::from_config_and_context(&options.admin_config(), Voice("admin"))
+            .map_err(|error| KafkaFault::Options(error.to_string()))?;
+        let patience = options.patience.max(Duration::from_secs(1));
+        Ok(Self { client, brokers: options.brokers.clone(), patience })
+    }
+
+    pub(crate) fn patience(&self) -> Duration {
+        self.patience
+    }
+
+    fn inner(&self) -> &Client<Voice> {
+        self.client.inner()
+    }
+
+    pub(crate) fn unreachable(&self, doing: &'static str, error: &KafkaError) -> KafkaFault {
+        KafkaFault::Unreachable { brokers: self.brokers.clone(), doing, why: told(error) }
+    }
+
+    /// The ids of the brokers there are.
+    pub(crate) fn brokers(&self, within: Duration) -> Result<Vec<i32>, KafkaFault> {
+        let metadata = self
+            .inner()
+            .fetch_metadata(Some("docket.probe"), within)
+            .map_err(|error| self.unreachable("asking for brokers", &error))?;
+        Ok(metadata.brokers().iter().map(rdkafka::metadata::MetadataBroker::id).collect())
+    }
+
+    /// What a topic is like; nothing if it is not there.
+    pub(crate) fn layout(&self, topic: &str, within: Duration) -> Result<Option<TopicLayout>, KafkaFault> {
+        let deadline = Instant::now() + within;
+        loop {
+            let left = deadline.saturating_duration_since(Instant::now()).max(Duration::from_millis(100));
+            let metadata = self
+                .inner()
+                .fetch_metadata(Some(topic), left)
+                .map_err(|error| self.unreachable("asking for topics", &error))?;
+            let found = metadata.topics().iter().find(|found| found.name() == topic);
+            let error = found.and_then(|found| found.error()).map(RDKafkaErrorCode::from);
+            match (found, error) {
+                (Some(found), None) if !found.partitions().is_empty() => {
+                    let partitions = found.partitions().iter().map(|partition| PartitionLayout {
+                        has_leader: partition.leader() >= 0,
+                        replicas: partition.replicas().len(),
+                        in_sync: partition.isr().len(),
+                    });
+                    return Ok(Some(TopicLayout { partitions: partitions.collect() }));
+                }
+                (_, Some(RDKafkaErrorCode::UnknownTopicOrPartition | RDKafkaErrorCode::UnknownTopic)) | (None, _) => {
+                    return Ok(None);
+                }
+                (_, Some(RDKafkaErrorCode::TopicAuthorizationFailed)) => {
+                    let why = RDKafkaErrorCode::TopicAuthorizationFailed.to_string();
+                    return Err(KafkaFault::Refused { doing: format!("describe topic {topic}"), why });
+                }
+                (_, error) if Instant::now() >= deadline => {
+                    let why = error.map_or_else(|| "no partitions".to_owned(), |error| error.to_string());
+                    let brokers = self.brokers.clone();
+                    return Err(KafkaFault::Unreachable { brokers, doing: "asking for topics", why });
+                }
+                // Being made, or between two leaders.
+                _ => std::thread::sleep(Duration::from_millis(50)),
+            }
+        }
+    }
+
+    /// Makes a topic; one that is there already stays as it is. Waits until it can be written.
+    pub(crate) fn create(
+        &self,
+        topic: &str,
+        partitions: u16,
+        replication: u16,
+        settings: &[(&str, String)],
+    ) -> Result<(), KafkaFault> {
+        let replicas = TopicReplication::Fixed(i32::from(replication));
+        let mut new = NewTopic::new(topic, i32::from(partitions), replicas);
+        for (name, value) in settings {
+            new = new.set(name, value);
+        }
+        let options = AdminOptions::new().operation_timeout(Some(self.patience)).request_timeout(Some(self.patience));
+        let made = block_on(self.client.create_topics([&new], &options))
+            .map_err(|error| self.unreachable("making a topic", &error))?;
+        match made.into_iter().next() {
+            Some(Err((_, RDKafkaErrorCode::TopicAlreadyExists))) | Some(Ok(_)) | None => {}
+            Some(Err((_, code))) => {
+                return Err(KafkaFault::Refused { doing: format!("make topic {topic}"), why: code.to_string() });
+            }
+        }
+        let deadline = Instant::now() + self.patience;
+        loop {
+            let layout = self.layout(topic, deadline.saturating_duration_since(Instant::now()))?;
+            if layout.is_some_and(|layout| layout.partitions.iter().all(|partition| partition.has_leader)) {
+                return Ok(());
+            }
+            if Instant::now() >= deadline {
+                let why = format!("topic {topic} was made and cannot be written yet");
+                return Err(KafkaFault::Unreachable { brokers: self.brokers.clone(), doing: "making a topic", why });
+            }
+            std::thread::sleep(Duration::from_millis(20));
+        }
+    }
+
+    /// How a topic is set, defaults included.
+    pub(crate) fn topic_settings(&self, topic: &str) -> Result<BTreeMap<String, String>, KafkaFault> {
+        self.settings(ResourceSpecifier::Topic(topic), format!("describe topic {topic}"))
+    }
+
+    /// How a broker is set.
+    pub(crate) fn broker_settings(&self, broker: i32) -> Result<BTreeMap<String, String>, KafkaFault> {
+        self.settings(ResourceSpecifier::Broker(broker), format!("describe broker {broker}"))
+    }
+
+    fn settings(&self, of: ResourceSpecifier<'_>, doing: String) -> Result<BTreeMap<String, String>, KafkaFault> {
+        let options = AdminOptions::new().request_timeout(Some(self.patience));
+        let found: Vec<Result<ConfigResource, RDKafkaErrorCode>> =
+            block_on(self.client.describe_configs([&of], &options))
+                .map_err(|error| self.unreachable("asking for settings", &error))?;
+        match found.into_iter().next() {
+            Some(Ok(resource)) => {
+                let entries = resource.entries.into_iter();
+                Ok(entries.filter_map(|entry| Some((entry.name, entry.value?))).collect())
+            }
+            Some(Err(code)) => Err(KafkaFault::Refused { doing, why: code.to_string() }),
+            None => Err(KafkaFault::Refused { doing, why: "no answer".to_owned() }),
+        }
+    }
+
+    /// The first offset that a partition still has, and the one after its last.
+    pub(crate) fn bounds(&self, topic: &str, partition: Partition) -> Result<(Offset, Offset), KafkaFault> {
+        let deadline = Instant::now() + self.patience;
+        loop {
+            let left = deadline.saturating_duration_since(Instant::now()).max(Duration::from_millis(100));
+            match self.inner().fetch_watermarks(topic, i32::from(partition.0), left) {
+                Ok((low, high)) => {
+                    let offset = |raw: i64| Offset(u64::try_from(raw).unwrap_or(0));
+                    return Ok((offset(low), offset(high)));
+                }
+                // A new leader does not know the end at once.
+                Err(error) if Instant::now() >= deadline => {
+                    return Err(self.unreachable("asking where a partition ends", &error));
+                }
+                Err(_) => std::thread::sleep(Duration::from_millis(50)),
+            }
+        }
+    }
+}
+
+/// What a log's topic is made with.
+pub(crate) fn log_topic_settings(options: &KafkaOptions) -> Vec<(&'static str, String)> {
+    vec![
+        ("min.insync.replicas", options.min_in_sync().to_string()),
+        ("cleanup.policy", "delete".to_owned()),
+        ("retention.ms", "-1".to_owned()),
+        ("retention.bytes", "-1".to_owned()),
+        ("unclean.leader.election.enable", "false".to_owned()),
+        ("max.message.bytes", BATCH_BYTES_MAX.to_string()),
+        ("compression.type", "producer".to_owned()),
+        ("message.timestamp.type", "CreateTime".to_owned()),
+    ]
+}
+
+/// What the topic is made with that stands for the partitions when nodes share them out.
+pub(crate) fn owners_topic_settings() -> Vec<(&'static str, String)> {
+    vec![("min.insync.replicas", "1".to_owned()), ("cleanup.policy", "delete".to_owned())]
+}
+
+struct Unpark(Thread);
+
+impl Wake for Unpark {
+    fn wake(self: Arc<Self>) {
+        self.0.unpark();
+    }
+}
+
+/// Waits for a future on this thread; librdkafka's own thread completes it.
+fn block_on<F: Future>(future: F) -> F::Output {
+    let mut future = pin!(future);
+    let waker = Waker::from(Arc::new(Unpark(std::thread::current())));
+    loop {
+        if let Poll::Ready(output) = future.as_mut().poll(&mut Context::from_waker(&waker)) {
+            return output;
+        }
+        std::thread::park();
+    }
+}

@@ -1,0 +1,147 @@
+//! Which partitions a node should lead: a consumer group on a tiny topic that stands for the log's partitions and never
+//! holds a record. It is a hint and no more. Two nodes may have it for one partition, or none: what keeps them apart is
+//! the log itself.
+
+use std::collections::BTreeSet;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::thread::JoinHandle;
+use std::time::Duration;
+
+use engine::position::Partition;
+use parking_lot::Mutex;
+use rdkafka::config::{FromClientConfigAndContext, RDKafkaLogLevel};
+use rdkafka::consumer::{BaseConsumer, Consumer, ConsumerContext, Rebalance};
+use rdkafka::error::KafkaError;
+use rdkafka::{ClientContext, TopicPartitionList};
+use tokio::sync::watch;
+
+use crate::admin::{Admin, owners_topic_settings, say};
+use crate::fault::{KafkaFault, told};
+use crate::options::KafkaOptions;
+
+/// How soon leaving is noticed.
+const POLL: Duration = Duration::from_millis(100);
+
+/// The partitions that a node should lead.
+pub type Hint = Arc<BTreeSet<Partition>>;
+
+/// A node's membership in the group. Dropping it leaves, and the others get the partitions at once.
+pub struct KafkaGroup {
+    hint: watch::Receiver<Hint>,
+    leaving: Arc<AtomicBool>,
+    thread: Mutex<Option<JoinHandle<()>>>,
+}
+
+impl KafkaGroup {
+    /// Joins the group of the log's owners; makes the topic for it if need be. `partitions` is the log's. Blocks until
+    /// the topic is there; the first assignment comes later, some seconds later if a member has just died.
+    pub fn join(options: &KafkaOptions, partitions: u16) -> Result<Self, KafkaFault> {
+        let admin = Admin::new(options)?;
+        let topic = options.owners_topic();
+        match admin.layout(&topic, admin.patience())? {
+            None => admin.create(&topic, partitions, options.replication, &owners_topic_settings())?,
+            Some(layout) if layout.partitions.len() == usize::from(partitions) => {}
+            Some(layout) => {
+                let found = u16::try_from(layout.partitions.len()).unwrap_or(u16::MAX);
+                return Err(KafkaFault::Partitions { topic, found, founded: partitions });
+            }
+        }
+        let (sender, hint) = watch::channel(Hint::default());
+        let member = Member { topic: topic.clone(), hint: sender };
+        let consumer = BaseConsumer::from_config_and_context(&options.group_config(), member)
+            .map_err(|error| KafkaFault::Options(error.to_string()))?;
+        consumer
+            .subscribe(&[&topic])
+            .map_err(|error| KafkaFault::Refused { doing: format!("subscribe to {topic}"), why: told(&error) })?;
+        let leaving = Arc::new(AtomicBool::new(false));
+        let thread = std::thread::Builder::new()
+            .name("docket-kafka-owners".to_owned())
+            .spawn({
+                let leaving = Arc::clone(&leaving);
+                move || {
+                    while !leaving.load(Ordering::SeqCst) {
+                        if let Some(Err(error)) = consumer.poll(POLL) {
+                            tracing::debug!(%error, "the owners' group complains");
+                        }
+                    }
+                    // Here, not on an async task: it waits for the group to be left.
+                    drop(consumer);
+                }
+            })
+            .map_err(|error| KafkaFault::Options(format!("cannot start a thread: {error}")))?;
+        Ok(Self { hint, leaving, thread: Mutex::new(Some(thread)) })
+    }
+
+    /// What this node should lead, now and from now on. Empty before the first assignment, while the brokers have not
+    /// been heard of for a session's time, and after leaving.
+    pub fn hint(&self) -> watch::Receiver<Hint> {
+        self.hint.clone()
+    }
+
+    /// Leaves the group and waits until that is done, up to a few seconds.
+    pub fn leave(&self) {
+        self.leaving.store(true, Ordering::SeqCst);
+        let Some(thread) = self.thread.lock().take() else { return };
+        if thread.join().is_err() {
+            tracing::error!("the thread of the owners' group panicked");
+        }
+    }
+}
+
+impl Drop for KafkaGroup {
+    fn drop(&mut self) {
+        self.leave();
+    }
+}
+
+struct Member {
+    topic: String,
+    hint: watch::Sender<Hint>,
+}
+
+impl Member {
+    fn change(&self, list: &TopicPartitionList, change: impl Fn(&mut BTreeSet<Partition>, Partition)) {
+        let mut hint = BTreeSet::clone(&self.hint.borrow());
+        for element in list.elements_for_topic(&self.topic) {
+            if let Ok(number) = u16::try_from(element.partition()) {
+                change(&mut hint, Partition(number));
+            }
+        }
+        tracing::info!(partitions = hint.len(), "this node should lead {hint:?}");
+        self.hint.send_replace(Arc::new(hint));
+    }
+}
+
+impl ClientContext for Member {
+    fn log(&self, level: RDKafkaLogLevel, facility: &str, message: &str) {
+        say("owners", level, facility, message);
+    }
+
+    fn error(&self, error: KafkaError, reason: &str) {
+        tracing::debug!(client = "owners", %error, "{reason}");
+    }
+}
+
+impl ConsumerContext for Member {
+    fn pre_rebalance(&self, _: &BaseConsumer<Self>, rebalance: &Rebalance<'_>) {
+        // Only told, not waited for: a node that is slow to let go is fenced by the next one's claim.
+        if let Rebalance::Revoke(list) = rebalance {
+            self.change(list, |hint, partition| {
+                hint.remove(&partition);
+            });
+        }
+    }
+
+    fn post_rebalance(&self, consumer: &BaseConsumer<Self>, rebalance: &Rebalance<'_>) {
+        if let Rebalance::Assign(list) = rebalance {
+            // There is nothing to fetch.
+            if let Err(error) = consumer.pause(list) {
+                tracing::debug!(%error, "the owners' topic is polled for nothing");
+            }
+            self.change(list, |hint, partition| {
+                hint.insert(partition);
+            });
+        }
+    }
+}

@@ -1,0 +1,127 @@
+//! What a projection tells of itself, put together from what its workers say.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+
+use engine::position::{Offset, Partition};
+use engine::stream::StreamId;
+use metrics::{Gauge, gauge};
+use parking_lot::{Mutex, RwLock};
+use tokio::sync::watch;
+use tracing::{error, info};
+
+use super::{Parked, ProjectionStatus};
+
+/// What is told. Watermarks are told after what is parked, so that who waited for a record also sees that it is parked.
+pub(super) struct Published {
+    /// Each partition's next offset.
+    pub(super) watermark: watch::Sender<Vec<Offset>>,
+    pub(super) status: watch::Sender<ProjectionStatus>,
+    pub(super) parked: RwLock<BTreeMap<StreamId, Parked>>,
+    workers: Mutex<BTreeMap<usize, Said>>,
+    lag_events: Gauge,
+    lag_seconds: Gauge,
+    parked_count: Gauge,
+}
+
+/// What one worker said last.
+#[derive(Default)]
+struct Said {
+    waiting: Option<String>,
+    lag_events: u64,
+    lag_seconds: f64,
+}
+
+impl Published {
+    pub(super) fn new(partitions: u16, name: &'static str) -> Arc<Self> {
+        Arc::new(Self {
+            watermark: watch::channel(vec![Offset(0); usize::from(partitions)]).0,
+            status: watch::channel(ProjectionStatus::Running).0,
+            parked: RwLock::new(BTreeMap::new()),
+            workers: Mutex::new(BTreeMap::new()),
+            lag_events: gauge!("docket_projection_lag_events", "projection" => name),
+            lag_seconds: gauge!("docket_projection_lag_seconds", "projection" => name),
+            parked_count: gauge!("docket_projection_parked", "projection" => name),
+        })
+    }
+
+    /// These partitions are so far.
+    pub(super) fn reached(&self, at: impl Iterator<Item = (Partition, Offset)>) {
+        self.watermark.send_if_modified(|watermark| {
+            let mut moved = false;
+            for (partition, next) in at {
+                if let Some(slot) = watermark.get_mut(usize::from(partition.0)) {
+                    moved |= *slot != next;
+                    *slot = next;
+                }
+            }
+            moved
+        });
+    }
+
+    /// These streams are parked in the partitions that are meant, and no others.
+    pub(super) fn park(&self, meant: impl Fn(Partition) -> bool, now: BTreeMap<StreamId, Parked>) {
+        let mut parked = self.parked.write();
+        parked.retain(|_, parked| !meant(parked.partition));
+        parked.extend(now.into_iter().filter(|(_, parked)| meant(parked.partition)));
+        self.parked_count.set(parked.len() as f64);
+        if !parked.is_empty() {
+            info!(projection.parked = parked.len(), "streams are set aside");
+        }
+    }
+
+    /// Why a worker waits for the store; `None` if it does not.
+    pub(super) fn waiting(&self, worker: usize, why: Option<String>) {
+        let mut workers = self.workers.lock();
+        workers.entry(worker).or_default().waiting = why;
+        self.tell(&workers);
+    }
+
+    /// How far a worker is behind the log.
+    pub(super) fn lag(&self, worker: usize, events: u64, seconds: f64) {
+        let mut workers = self.workers.lock();
+        let said = workers.entry(worker).or_default();
+        (said.lag_events, said.lag_seconds) = (events, seconds);
+        self.tell_lag(&workers);
+    }
+
+    /// A worker has ended.
+    pub(super) fn forget(&self, worker: usize) {
+        let mut workers = self.workers.lock();
+        workers.remove(&worker);
+        self.tell(&workers);
+        self.tell_lag(&workers);
+    }
+
+    /// All have, for good.
+    pub(super) fn over(&self, status: ProjectionStatus) {
+        if let ProjectionStatus::Failed(fault) = &status {
+            error!(fault.code = "projection-stopped", error = %crate::chain(fault), "a projection has stopped");
+        }
+        self.status.send_replace(status);
+    }
+
+    fn tell(&self, workers: &BTreeMap<usize, Said>) {
+        let why = workers.values().find_map(|said| said.waiting.clone());
+        self.status.send_if_modified(|status| match (&status, why) {
+            (ProjectionStatus::Running, Some(why)) => {
+                *status = ProjectionStatus::Waiting(why);
+                true
+            }
+            (ProjectionStatus::Waiting(before), Some(why)) if *before != why => {
+                *status = ProjectionStatus::Waiting(why);
+                true
+            }
+            (ProjectionStatus::Waiting(_), None) => {
+                *status = ProjectionStatus::Running;
+                true
+            }
+            _ => false,
+        });
+    }
+
+    fn tell_lag(&self, workers: &BTreeMap<usize, Said>) {
+        self.lag_events.set(workers.values().map(|said| said.lag_events).sum::<u64>() as f64);
+        self.lag_seconds.set(workers.values().map(|said| said.lag_seconds).fold(0.0, f64::max));
+    }
+}

@@ -1,0 +1,124 @@
+//! PostgreSQL, 13 or newer. Many values travel as one array for each column, which `UNNEST` puts side by side: one
+//! prepared statement whatever the size of a batch. Documents are `json`, not `jsonb`: they come back to the letter, with
+//! their members in order, and analysts can still look into them.
+
+use std::collections::BTreeMap;
+use std::fmt::Write as _;
+
+use engine::view::{ColumnKind, Row};
+
+use super::{Dialect, quoted};
+use crate::connection::Bind;
+use crate::tables::TableSpec;
+
+/// The dialect of PostgreSQL.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct PostgresDialect;
+
+fn sql_type(kind: ColumnKind) -> &'static str {
+    match kind {
+        ColumnKind::Text => "text",
+        ColumnKind::Integer => "bigint",
+    }
+}
+
+impl Dialect for PostgresDialect {
+    fn create(&self, table: &TableSpec) -> Vec<String> {
+        let name = quoted(table.name);
+        // Collation C: text compares by its bytes, also after an upgrade of the system's collations.
+        let mut create = format!(
+            "CREATE TABLE {name} (\"key\" text COLLATE \"C\" NOT NULL PRIMARY KEY, \"version\" bigint NOT NULL, \"doc\" json NOT NULL"
+        );
+        for column in table.columns {
+            let collate = if column.kind == ColumnKind::Text { " COLLATE \"C\"" } else { "" };
+            let _ = write!(create, ", {} {}{collate}", quoted(column.name), sql_type(column.kind));
+        }
+        // Rows change a few times soon after they came: room for that on their page saves touching every index.
+        create.push_str(") WITH (fillfactor = 80)");
+        let mut statements = vec![create];
+        for columns in &table.indexes {
+            let index = quoted(&index_name(table.name, columns));
+            // Null sorts before everything; read backwards, after everything.
+            let columns = columns.iter().map(|column| format!("{} NULLS FIRST", quoted(column))).collect::<Vec<_>>();
+            statements.push(format!("CREATE INDEX {index} ON {name} ({}, \"key\")", columns.join(", ")));
+        }
+        statements
+    }
+
+    fn upsert(&self, table: &TableSpec) -> String {
+        let mut text = format!("INSERT INTO {} (\"key\", \"version\", \"doc\"", quoted(table.name));
+        for column in table.columns {
+            let _ = write!(text, ", {}", quoted(column.name));
+        }
+        text.push_str(") SELECT k, v, d::json");
+        for index in 0..table.columns.len() {
+            let _ = write!(text, ", c{index}");
+        }
+        text.push_str(" FROM UNNEST($1::text[], $2::bigint[], $3::text[]");
+        for (index, column) in table.columns.iter().enumerate() {
+            let _ = write!(text, ", ${}::{}[]", index + 4, sql_type(column.kind));
+        }
+        text.push_str(") AS given (k, v, d");
+        for index in 0..table.columns.len() {
+            let _ = write!(text, ", c{index}");
+        }
+        text.push_str(
+            ") ON CONFLICT (\"key\") DO UPDATE SET \"version\" = excluded.\"version\", \"doc\" = excluded.\"doc\"",
+        );
+        for column in table.columns {
+            let column = quoted(column.name);
+            let _ = write!(text, ", {column} = excluded.{column}");
+        }
+        text
+    }
+
+    fn among_texts(&self, column: &str, placeholder: usize) -> String {
+        format!("{column} = ANY (${placeholder}::text[])")
+    }
+
+    fn among_integers(&self, column: &str, placeholder: usize) -> String {
+        format!("{column} = ANY (${placeholder}::bigint[])")
+    }
+
+    fn rows(&self, table: &TableSpec, rows: &BTreeMap<&str, &Row>) -> Vec<Bind> {
+        let mut binds = vec![
+            Bind::Texts(rows.keys().map(|key| Some((*key).to_owned())).collect()),
+            Bind::Integers(rows.values().map(|row| i64::try_from(row.version).ok()).collect()),
+            Bind::Texts(rows.values().map(|row| Some(row.doc.text().to_owned())).collect()),
+        ];
+        for (index, column) in table.columns.iter().enumerate() {
+            let values = rows.values().map(|row| row.columns.get(index));
+            binds.push(match column.kind {
+                ColumnKind::Text => {
+                    Bind::Texts(values.map(|value| value.and_then(|value| value.as_str()).map(str::to_owned)).collect())
+                }
+                ColumnKind::Integer => Bind::Integers(values.map(|value| value.and_then(|v| v.as_i64())).collect()),
+            });
+        }
+        binds
+    }
+
+    fn rows_max(&self) -> usize {
+        // 5,000: a whole batch. Time to parse and plan is nothing then, and a statement stays at some megabytes.
+        5_000
+    }
+
+    fn texts<'a>(&self, texts: impl Iterator<Item = &'a str>) -> Bind {
+        Bind::Texts(texts.map(|text| Some(text.to_owned())).collect())
+    }
+
+    fn integers(&self, integers: impl Iterator<Item = i64>) -> Bind {
+        Bind::Integers(integers.map(Some).collect())
+    }
+}
+
+/// A name for an index, cut where PostgreSQL would cut it, but so that two indexes of a table still have two names.
+fn index_name(table: &str, columns: &[&str]) -> String {
+    let name = format!("{table}__{}", columns.join("__"));
+    if name.len() <= 63 {
+        return name;
+    }
+    // FNV-1a, 32 bits: any mixture would do.
+    let hash = name.bytes().fold(0x811c_9dc5_u32, |hash, byte| (hash ^ u32::from(byte)).wrapping_mul(0x0100_0193));
+    format!("{}__{hash:08x}", &name[..53])
+}

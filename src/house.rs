@@ -1,0 +1,277 @@
+//! One node with everything in it, however it was asked for: `dev` and `serve` make a [`Plan`], and the house opens what it
+//! names in the order in which one thing rests on another, serves the routes of its roles, and closes in reverse.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use axum::Router;
+use axum::extract::{MatchedPath, Request, State};
+use axum::middleware::{Next, from_fn_with_state};
+use axum::response::Response;
+use axum::routing::{any, get};
+use chassis::app::{App, turned_away};
+use chassis::cursor::CursorKey;
+use chassis::health::Health;
+use chassis::metrics::Metrics;
+use chassis::problem::{Code, Pages, Problem};
+use chassis::respond::Reply;
+use chassis::server::Server;
+use command_side::CommandSide;
+use command_side::gateway::Simulator;
+use domain::Shop;
+use engine::ports::Clock;
+use engine_runtime::node::{Node, NodeOptions, Parts};
+use engine_runtime::projection::{Projection, ProjectionStatus};
+use engine_runtime::store::StateStore;
+use engine_runtime::system::{SystemChance, SystemClock};
+use engine_sql::SqlReadStore;
+use http::{Method, StatusCode};
+use query_side::QuerySide;
+use serde_json::json;
+use tokio_util::sync::CancellationToken;
+
+use crate::failure::Failure;
+
+pub(crate) mod data;
+#[cfg(feature = "kafka")]
+pub(crate) mod kafka;
+pub(crate) mod log;
+mod others;
+pub(crate) mod rows;
+
+use data::{Data, Rows};
+use log::{Kept, LogPlan, Opened};
+use others::Others;
+pub(crate) use others::{Hint, OthersPlan};
+use rows::{Followed, RowsPlan};
+
+/// What a node is to be.
+pub(crate) struct Plan {
+    /// What claims call it.
+    pub(crate) name: String,
+    /// Where other nodes reach it, as claims say.
+    pub(crate) address: String,
+    /// What it does.
+    pub(crate) roles: Roles,
+    /// Which log.
+    pub(crate) log: LogPlan,
+    /// How other nodes are reached; none where this one is alone.
+    pub(crate) others: Option<OthersPlan>,
+    /// Partitions of a log that is not there yet.
+    pub(crate) partitions: u16,
+    /// Where everything else is.
+    pub(crate) data: Data,
+    /// What the write side bounds.
+    pub(crate) node: NodeOptions,
+    /// What it bounds in a read store that nodes share.
+    pub(crate) rows: RowsPlan,
+    /// Whether `/dev/*` is served: everybody may see and do everything there.
+    pub(crate) dev_routes: bool,
+    /// How long a drain of the shards may take before the rest is left as if the process had died, which loses nothing.
+    pub(crate) drain_within: Duration,
+}
+
+/// What a node does.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct Roles {
+    /// Leads partitions.
+    pub(crate) command: bool,
+    /// Keeps the read models current.
+    pub(crate) projection: bool,
+    /// Answers reads.
+    pub(crate) query: bool,
+}
+
+impl Roles {
+    /// Everything.
+    pub(crate) const ALL: Self = Self { command: true, projection: true, query: true };
+}
+
+/// Everything that runs behind the server.
+pub(crate) struct House {
+    plan: Plan,
+    kept: Arc<Kept>,
+    others: Option<Others>,
+    node: Node<Shop>,
+    states: Arc<StateStore<Shop>>,
+    followed: Followed,
+    gateway: Simulator,
+    cursors: CursorKey,
+}
+
+impl House {
+    /// Opens everything, one on top of the other.
+    pub(crate) async fn open(mut plan: Plan) -> Result<Self, Failure> {
+        let clock: Arc<dyn Clock> = Arc::new(SystemClock);
+        let Opened { log, kept, genesis, states } =
+            log::open(&plan.log, plan.partitions, &plan.data.states(), clock.as_ref()).await?;
+        let gateway = open_gateway(&plan, &clock)?;
+        let (others, wanted, peers) = others::meet(&mut plan, &genesis, states.decider()).await?;
+        let node = Node::start(Parts {
+            log: Arc::clone(&log),
+            genesis,
+            store: Arc::clone(&states),
+            decider: Arc::clone(states.decider()),
+            outside: Arc::new(gateway.clone()),
+            clock: Arc::clone(&clock),
+            chance: Arc::new(SystemChance),
+            node_name: plan.name.clone(),
+            address: plan.address.clone(),
+            wanted,
+            peers,
+            options: plan.node.clone(),
+        })
+        .await
+        .map_err(|fault| Failure::of("cannot lead the log", &fault))?;
+        let others = others.map(|others| others.take_in(&node)).transpose()?;
+        let followed = rows::open(&plan, &log, &kept, &genesis, &clock).await?;
+        // Cursors outlive a restart and hold on every node: their key follows from the log's own.
+        let cursors = CursorKey::new(&[&genesis.fingerprint_key[..], b"cursors"].concat());
+        Ok(Self { plan, kept, others, node, states, followed, gateway, cursors })
+    }
+
+    /// Serves until `stop`, then settles what is under way and closes. Ends by itself if the log has stopped for good.
+    pub(crate) async fn serve(
+        self,
+        server: Server,
+        metrics: &Metrics,
+        stop: CancellationToken,
+        greet: impl FnOnce(&Plan),
+    ) -> Result<(), Failure> {
+        let app = App::new(self.routes(metrics, &stop));
+        let serving = tokio::spawn(server.run(app, stop.clone()));
+        greet(&self.plan);
+        let kept = Arc::clone(&self.kept);
+        let ended = tokio::select! {
+            () = stop.cancelled() => Ok(()),
+            failure = kept.failed() => Err(failure),
+        };
+        stop.cancel();
+        if serving.await.is_err() {
+            tracing::error!("the server's task ended badly");
+        }
+        self.close().await;
+        ended
+    }
+
+    /// The routes of its roles, and those that every node has.
+    fn routes(&self, metrics: &Metrics, stop: &CancellationToken) -> Router {
+        let commands = CommandSide::new(self.node.clone(), self.gateway.clone());
+        let mut routes = Router::new().merge(commands.routes());
+        if self.plan.dev_routes {
+            routes = routes.merge(commands.dev_routes());
+        }
+        if self.plan.roles.query {
+            let reads = QuerySide {
+                node: self.node.clone(),
+                streams: Arc::clone(&self.states),
+                projection: self.followed.projection.clone(),
+                store: Arc::clone(&self.followed.rows),
+                cursors: self.cursors.clone(),
+                draining: stop.clone(),
+            };
+            routes = routes.merge(reads.routes());
+        } else {
+            routes = routes.route("/v1/{*rest}", any(nothing_here)).method_not_allowed_fallback(nothing_here);
+        }
+        routes
+            .merge(pages().routes())
+            .merge(self.health(stop).routes())
+            .merge(metrics.routes().layer(from_fn_with_state(Arc::clone(&self.followed.rows), counting_sagas)))
+            .route("/version", get(version))
+    }
+
+    fn health(&self, stop: &CancellationToken) -> Health {
+        let node = self.node.clone();
+        let projection = self.followed.projection.clone();
+        let kept = Arc::clone(&self.kept);
+        Health::builder(stop.clone())
+            .check("log", move || kept.reachable())
+            .check("commands", move || node.status().unready().map_or(Ok(()), Err))
+            .check("read models", move || following(&projection))
+            .build()
+    }
+
+    /// Settles what is under way, then closes everything in the order in which it rests on one another.
+    async fn close(self) {
+        let within = self.plan.drain_within;
+        if !self.node.drain(within).await {
+            tracing::warn!("not everything settled in {} s; it will after the next start", within.as_secs());
+        }
+        // Only now: who is given the partitions next finds them given back.
+        let left = self.others.map(Others::leave);
+        self.followed.close().await;
+        if let Some(left) = left {
+            left.await;
+        }
+        let kept = self.kept;
+        let states = self.states;
+        let closed = tokio::task::spawn_blocking(move || {
+            if let Err(fault) = states.persist() {
+                tracing::warn!(error = &fault as &dyn std::error::Error, "the state store will be folded afresh");
+            }
+            kept.close();
+        });
+        if closed.await.is_err() {
+            tracing::error!("closing the log failed; it is recovered at the next start");
+        }
+    }
+}
+
+/// The gateway's books are where the nodes that share them reach them, else with this node's own data.
+fn open_gateway(plan: &Plan, clock: &Arc<dyn Clock>) -> Result<Simulator, Failure> {
+    let opened = match (&plan.others, plan.data.rows(), plan.data.gateway()) {
+        (Some(_), Rows::Shared(url), _) => Simulator::shared(url, Arc::clone(clock)),
+        (others, _, Some(books)) => {
+            if others.is_some() {
+                tracing::warn!(
+                    "the payment gateway's books are this node's own: several nodes need a PostgreSQL read store"
+                );
+            }
+            Simulator::open(&books, Arc::clone(clock))
+        }
+        (_, _, None) => return Ok(Simulator::in_memory(Arc::clone(clock))),
+    };
+    opened.map_err(|fault| Failure::of("cannot open the payment gateway simulator", &fault))
+}
+
+/// Turns reads away that this node has no role for. They come here because no route takes them: a route for commands
+/// would call them a wrong method, and no route at all would deny that there is such a thing.
+async fn nothing_here(matched: MatchedPath, request: Request) -> Problem {
+    let reads = matches!(*request.method(), Method::GET | Method::HEAD);
+    let known = !matched.as_str().contains("{*");
+    let problem = match (reads, known) {
+        // What became of a command is asked where commands are taken.
+        (true, _) if request.uri().path().starts_with("/v1/") => {
+            Problem::not_served_here("this node answers no reads: it has no query role")
+        }
+        (_, true) => Problem::method_not_allowed(),
+        (_, false) => Problem::no_such_route(),
+    };
+    turned_away(request, problem).await
+}
+
+/// Looks how many sagas stand where before the metrics are told: nobody needs to know between two scrapes.
+async fn counting_sagas(State(rows): State<Arc<SqlReadStore>>, request: Request, next: Next) -> Response {
+    projections::count_sagas(&rows).await;
+    next.run(request).await
+}
+
+/// Whether the read models are kept current.
+fn following(projection: &Projection) -> Result<(), String> {
+    match projection.status() {
+        ProjectionStatus::Running => Ok(()),
+        ProjectionStatus::Waiting(why) => Err(why),
+        ProjectionStatus::Stopped => Err("stopped".to_owned()),
+        ProjectionStatus::Failed(fault) => Err(fault.to_string()),
+    }
+}
+
+/// The pages of all problems, generic and the shop's.
+pub(crate) fn pages() -> Pages {
+    Pages::with(schemas::problem::ALL.iter().map(|code| Code::new(code.name, code.status, code.title, code.page)))
+}
+
+async fn version() -> Reply {
+    Reply::json(StatusCode::OK, &json!({"name": "docket", "version": env!("CARGO_PKG_VERSION")}))
+}

@@ -1,0 +1,57 @@
+//! The log in Kafka as a house opens it, and who should lead what there: a consumer group shares the partitions out, or the
+//! configuration says. Either is only a hint; the log decides.
+
+use std::path::Path;
+use std::sync::Arc;
+
+use engine::log::Log;
+use engine::position::Partition;
+use engine::record::Genesis;
+use engine_kafka::{KafkaFault, KafkaGroup, KafkaLog, KafkaOptions};
+
+use super::log::{Kept, Opened, open_states};
+use crate::failure::{Exit, Failure};
+
+/// Opens the log, or founds it, and the state store beside its copy. Waits for brokers and disks.
+pub(super) fn open(options: &KafkaOptions, states: &Path, founding: &Genesis) -> Result<Opened, Failure> {
+    let log = KafkaLog::open(options, Some(founding)).map_err(|fault| failure(&fault))?;
+    let report = log.report();
+    if report.founded {
+        tracing::info!(log.id = %log.id(), "made topic {}", options.topic());
+    }
+    let genesis = *log.genesis();
+    let states = open_states(states, genesis.log, genesis.partitions)?;
+    for partition in (0..genesis.partitions).map(Partition) {
+        log.refuse_store_ahead(partition, states.checkpoint(partition).0.next_offset)
+            .map_err(|fault| failure(&fault))?;
+    }
+    let log = Arc::new(log);
+    Ok(Opened { log: Arc::<KafkaLog>::clone(&log), kept: Arc::new(Kept::Kafka(log)), genesis, states })
+}
+
+/// Joins the group of those who lead. Waits for the brokers.
+pub(super) fn join(options: &KafkaOptions, partitions: u16) -> Result<KafkaGroup, Failure> {
+    KafkaGroup::join(options, partitions).map_err(|fault| failure(&fault))
+}
+
+/// Why the log in Kafka cannot be used, and what to do about it.
+pub(crate) fn failure(fault: &KafkaFault) -> Failure {
+    let failure = Failure::plain(fault.to_string());
+    if fault.may_pass() { failure.exit(Exit::NotReachable) } else { failure }
+        .next("docket doctor --config FILE    looks at brokers, topics and settings")
+        .next(format!("docket explain {}", code(fault)))
+}
+
+/// The page that explains a fault.
+pub(crate) fn code(fault: &KafkaFault) -> &'static str {
+    match fault {
+        KafkaFault::Unreachable { .. } => "kafka-unreachable",
+        KafkaFault::Unsafe { .. } => "kafka-unsafe",
+        KafkaFault::Truncated { .. } | KafkaFault::StoreAhead { .. } => "topic-truncated",
+        KafkaFault::Foreign { .. } | KafkaFault::OtherLog { .. } | KafkaFault::Partitions { .. } => "topic-foreign",
+        KafkaFault::Absent { .. } => "topic-absent",
+        KafkaFault::Options(_) => "config-refused",
+        KafkaFault::Refused { .. } => "kafka-refused",
+        KafkaFault::Copy { .. } | KafkaFault::Closed => "log-copy-failed",
+    }
+}

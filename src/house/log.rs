@@ -1,0 +1,227 @@
+//! Opens the log that a plan asks for, and the state store that is folded from it. The state store is asked first how far
+//! it has folded: what it knows was durable once, so a log that ends before that has lost something and is refused.
+
+use std::collections::BTreeMap;
+use std::fmt;
+use std::path::{Path, PathBuf};
+use std::sync::{Arc, OnceLock};
+
+use domain::Shop;
+use engine::log::Log;
+use engine::memory::MemoryLog;
+use engine::ports::Clock;
+use engine::position::{LogId, Offset, Partition};
+use engine::record::{FORMAT, Genesis, PLACEMENT_RULE};
+use engine_embedded::{EmbeddedLog, KnownDurable, OpenFault, Options};
+use engine_runtime::store::{self, StateStore, StoreOptions};
+use rand::RngExt;
+use uuid::Uuid;
+
+use crate::failure::Failure;
+
+/// Which log.
+pub(crate) enum LogPlan {
+    /// One that is gone with the process.
+    Memory,
+    /// Segment files in this directory.
+    Embedded(PathBuf),
+    /// A topic, copied into the directory that the options name.
+    #[cfg(feature = "kafka")]
+    Kafka(Box<engine_kafka::KafkaOptions>),
+}
+
+impl fmt::Display for LogPlan {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Memory => f.write_str("a log in memory"),
+            Self::Embedded(folder) => write!(f, "the log in {}", folder.display()),
+            #[cfg(feature = "kafka")]
+            Self::Kafka(options) => write!(f, "topic {} at {}", options.topic(), options.brokers),
+        }
+    }
+}
+
+/// The log, and what the node has folded of it.
+pub(super) struct Opened {
+    pub(super) log: Arc<dyn Log>,
+    pub(super) kept: Arc<Kept>,
+    pub(super) genesis: Genesis,
+    pub(super) states: Arc<StateStore<Shop>>,
+}
+
+/// The log as what it is, for what not every log can do.
+pub(super) enum Kept {
+    /// In memory.
+    Memory,
+    /// As segments.
+    Embedded(Arc<EmbeddedLog>),
+    /// In Kafka.
+    #[cfg(feature = "kafka")]
+    Kafka(Arc<engine_kafka::KafkaLog>),
+}
+
+/// Says where a partition really ends; nothing while nobody knows.
+pub(super) type RealEnd = Arc<dyn Fn(Partition) -> Option<Offset> + Send + Sync>;
+
+impl Kept {
+    /// Whether it can be reached now; why not.
+    pub(super) fn reachable(&self) -> Result<(), String> {
+        match self {
+            Self::Memory | Self::Embedded(_) => Ok(()),
+            #[cfg(feature = "kafka")]
+            Self::Kafka(log) => log.reachable(),
+        }
+    }
+
+    /// Waits until it has stopped for good, so that this node must end; says why.
+    pub(super) async fn failed(&self) -> Failure {
+        match self {
+            // Their writers tell every command, and reads go on.
+            Self::Memory | Self::Embedded(_) => std::future::pending().await,
+            #[cfg(feature = "kafka")]
+            Self::Kafka(log) => match log.faults().wait_for(Option::is_some).await.ok().and_then(|fault| fault.clone())
+            {
+                Some(fault) => {
+                    tracing::error!(fault.code = super::kafka::code(&fault), error = %fault, "the log has stopped for good");
+                    super::kafka::failure(&fault)
+                }
+                None => std::future::pending().await,
+            },
+        }
+    }
+
+    /// Where the log really ends, where what is read is a copy that may be behind.
+    pub(super) fn real_end(kept: &Arc<Self>) -> Option<RealEnd> {
+        match &**kept {
+            Self::Memory | Self::Embedded(_) => None,
+            #[cfg(feature = "kafka")]
+            Self::Kafka(log) => {
+                let log = Arc::clone(log);
+                // Asked where a worker begins, seldom; it waits for the network.
+                Some(Arc::new(move |partition| tokio::task::block_in_place(|| log.end_at_broker(partition).ok())))
+            }
+        }
+    }
+
+    /// Seals it, once nobody writes to it any more. Waits for the disk.
+    pub(super) fn close(&self) {
+        match self {
+            Self::Memory => {}
+            Self::Embedded(log) => log.close(),
+            #[cfg(feature = "kafka")]
+            Self::Kafka(log) => log.close(),
+        }
+    }
+}
+
+/// Opens the log, or founds it with this many partitions, and the state store in `states`.
+pub(super) async fn open(plan: &LogPlan, partitions: u16, states: &Path, clock: &dyn Clock) -> Result<Opened, Failure> {
+    let founding = founding(partitions, clock);
+    let states = states.to_owned();
+    match plan {
+        LogPlan::Memory => {
+            let log = Arc::new(MemoryLog::new(founding));
+            let states = blocking(move || open_states(&states, founding.log, founding.partitions)).await?;
+            Ok(Opened { log, kept: Arc::new(Kept::Memory), genesis: founding, states })
+        }
+        LogPlan::Embedded(folder) => {
+            let folder = folder.clone();
+            blocking(move || open_embedded(&folder, &states, founding)).await
+        }
+        #[cfg(feature = "kafka")]
+        LogPlan::Kafka(options) => {
+            let options = options.clone();
+            blocking(move || super::kafka::open(&options, &states, &founding)).await
+        }
+    }
+}
+
+/// What a new log begins with.
+fn founding(partitions: u16, clock: &dyn Clock) -> Genesis {
+    let mut fingerprint_key = [0; 32];
+    rand::rng().fill(&mut fingerprint_key);
+    Genesis {
+        log: LogId(Uuid::now_v7()),
+        partitions,
+        placement_rule: PLACEMENT_RULE,
+        format: FORMAT,
+        fingerprint_key,
+        created_at: clock.now(),
+    }
+}
+
+fn open_embedded(folder: &Path, states_folder: &Path, founding: Genesis) -> Result<Opened, Failure> {
+    // What the state store has folded was durable once. The log asks for it before it takes its own end for torn.
+    let early: Arc<OnceLock<Arc<StateStore<Shop>>>> = Arc::default();
+    let asked = Arc::clone(&early);
+    let asked_folder = states_folder.to_owned();
+    let known_durable: KnownDurable = Arc::new(move |log, partitions| {
+        // One that cannot be opened knows nothing; whether that matters is told when it is opened in earnest.
+        let Ok(states) = open_states(&asked_folder, log, partitions) else { return BTreeMap::new() };
+        let known = (0..partitions).map(Partition).map(|it| (it, states.checkpoint(it).0.next_offset)).collect();
+        let _ = asked.set(states);
+        known
+    });
+    let options = Options { known_durable, ..Options::or_found(founding) };
+    let (log, report) = EmbeddedLog::open(folder, options).map_err(|fault| cannot_open(&fault))?;
+    if let Some(torn) = &report.torn {
+        tracing::warn!(
+            log.file = %torn.file.display(), log.offset = torn.offset, log.bytes = torn.bytes,
+            "cut a group that was being written when the process died; nothing in it was acknowledged"
+        );
+    }
+    let genesis = *log.genesis();
+    let states = match early.get() {
+        Some(states) => Arc::clone(states),
+        None => open_states(states_folder, genesis.log, genesis.partitions)?,
+    };
+    let log = Arc::new(log);
+    Ok(Opened { log: Arc::<EmbeddedLog>::clone(&log), kept: Arc::new(Kept::Embedded(log)), genesis, states })
+}
+
+/// Opens the embedded log of a data directory, alone, to read it from its beginning to its end. The node's state store, if
+/// there is one, says how far the log must go at least.
+#[cfg(feature = "kafka")]
+pub(crate) fn open_existing(data: &Path) -> Result<EmbeddedLog, Failure> {
+    let states = data.join("state");
+    let known_durable: KnownDurable = Arc::new(move |log, partitions| {
+        if !states.is_dir() {
+            return BTreeMap::new();
+        }
+        let Ok(states) = open_states(&states, log, partitions) else { return BTreeMap::new() };
+        (0..partitions).map(Partition).map(|it| (it, states.checkpoint(it).0.next_offset)).collect()
+    });
+    let options = Options { known_durable, ..Options::existing() };
+    let (log, _) = EmbeddedLog::open(data.join("log"), options).map_err(|fault| cannot_open(&fault))?;
+    Ok(log)
+}
+
+/// Runs what waits for a disk where waiting harms nobody.
+pub(crate) async fn blocking<T: Send + 'static>(
+    work: impl FnOnce() -> Result<T, Failure> + Send + 'static,
+) -> Result<T, Failure> {
+    tokio::task::spawn_blocking(work)
+        .await
+        .map_err(|_| Failure::plain("a task that waits for disk or network ended badly"))?
+}
+
+/// Why an embedded log cannot be opened, and what to do about it.
+pub(crate) fn cannot_open(fault: &OpenFault) -> Failure {
+    let failure = Failure::of("cannot open the log", fault);
+    match fault {
+        OpenFault::InUse { .. } => failure.next("stop that process, or use another directory with --data DIR"),
+        OpenFault::Damaged { .. } | OpenFault::Behind { .. } => {
+            failure.next("restore the directory from a copy; nothing in it was changed")
+        }
+        _ => failure,
+    }
+}
+
+pub(super) fn open_states(folder: &Path, log: LogId, partitions: u16) -> Result<Arc<StateStore<Shop>>, Failure> {
+    let (store, opened) = StateStore::open(folder, log, partitions, Arc::new(Shop), StoreOptions::default())
+        .map_err(|fault| Failure::of("cannot open the state store", &fault))?;
+    if let store::Opened::Wiped(why) = opened {
+        tracing::warn!(why, "the state store is folded afresh from the log");
+    }
+    Ok(Arc::new(store))
+}
