@@ -103,6 +103,16 @@ impl Docket {
         Self::try_run(command).await
     }
 
+    /// Starts `docket serve` with these arguments and waits until it serves.
+    ///
+    /// # Errors
+    /// When it ended, or did not serve within a minute.
+    pub async fn serve(arguments: &[&str]) -> Result<Self, StartFault> {
+        let mut command = Command::new(binary());
+        command.arg("serve").args(arguments);
+        Self::try_run(command).await
+    }
+
     /// Runs it and waits until it serves.
     pub(crate) async fn try_run(mut command: Command) -> Result<Self, StartFault> {
         let began = Instant::now();

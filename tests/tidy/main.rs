@@ -12,6 +12,8 @@ const ARROWS: &[(&str, &[&str])] = &[
     ("engine", &[]),
     ("engine-runtime", &["engine"]),
     ("engine-embedded", &["engine"]),
+    // Follows a topic into segments like those of the embedded log, so that both are read by one code.
+    ("engine-kafka", &["engine", "engine-embedded"]),
     ("engine-sql", &["engine"]),
     ("chassis", &["engine"]),
     ("xtask", &[]),
@@ -27,6 +29,7 @@ const ARROWS: &[(&str, &[&str])] = &[
             "engine",
             "engine-runtime",
             "engine-embedded",
+            "engine-kafka",
             "engine-sql",
             "chassis",
             "schemas",

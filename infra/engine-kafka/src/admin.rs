@@ -19,6 +19,9 @@ use rdkafka::error::{KafkaError, RDKafkaErrorCode};
 use crate::fault::{KafkaFault, told};
 use crate::options::{BATCH_BYTES_MAX, KafkaOptions};
 
+/// How long brokers may take to hear of a topic that another has made.
+pub(crate) const BROKERS_LEARN: Duration = Duration::from_secs(2);
+
 /// Puts what librdkafka says into the program's log.
 pub(crate) struct Voice(pub(crate) &'static str);
 
@@ -139,6 +142,18 @@ impl Admin {
         }
     }
 
+    /// The same, for a topic that should be there: brokers that have not heard of it yet are asked again for so long.
+    pub(crate) fn expected_layout(&self, topic: &str, grace: Duration) -> Result<Option<TopicLayout>, KafkaFault> {
+        let deadline = Instant::now() + grace;
+        loop {
+            let layout = self.layout(topic, self.patience)?;
+            if layout.is_some() || Instant::now() >= deadline {
+                return Ok(layout);
+            }
+            std::thread::sleep(Duration::from_millis(50));
+        }
+    }
+
     /// Makes a topic; one that is there already stays as it is. Waits until it can be written.
     pub(crate) fn create(
         &self,
@@ -187,16 +202,23 @@ impl Admin {
 
     fn settings(&self, of: ResourceSpecifier<'_>, doing: String) -> Result<BTreeMap<String, String>, KafkaFault> {
         let options = AdminOptions::new().request_timeout(Some(self.patience));
-        let found: Vec<Result<ConfigResource, RDKafkaErrorCode>> =
-            block_on(self.client.describe_configs([&of], &options))
-                .map_err(|error| self.unreachable("asking for settings", &error))?;
-        match found.into_iter().next() {
-            Some(Ok(resource)) => {
-                let entries = resource.entries.into_iter();
-                Ok(entries.filter_map(|entry| Some((entry.name, entry.value?))).collect())
+        let deadline = Instant::now() + self.patience;
+        loop {
+            let found: Vec<Result<ConfigResource, RDKafkaErrorCode>> =
+                block_on(self.client.describe_configs([&of], &options))
+                    .map_err(|error| self.unreachable("asking for settings", &error))?;
+            match found.into_iter().next() {
+                Some(Ok(resource)) => {
+                    let entries = resource.entries.into_iter();
+                    return Ok(entries.filter_map(|entry| Some((entry.name, entry.value?))).collect());
+                }
+                // The broker that was asked has not heard of the topic yet.
+                Some(Err(RDKafkaErrorCode::UnknownTopicOrPartition)) if Instant::now() < deadline => {
+                    std::thread::sleep(Duration::from_millis(50));
+                }
+                Some(Err(code)) => return Err(KafkaFault::Refused { doing, why: code.to_string() }),
+                None => return Err(KafkaFault::Refused { doing, why: "no answer".to_owned() }),
             }
-            Some(Err(code)) => Err(KafkaFault::Refused { doing, why: code.to_string() }),
-            None => Err(KafkaFault::Refused { doing, why: "no answer".to_owned() }),
         }
     }
 

@@ -2,9 +2,8 @@
 //! finding says what is wrong and how to mend it.
 
 use std::collections::BTreeMap;
-use std::time::Duration;
 
-use crate::admin::{Admin, TopicLayout};
+use crate::admin::{Admin, BROKERS_LEARN, TopicLayout};
 use crate::fault::KafkaFault;
 use crate::options::{BATCH_BYTES_NEEDED, KafkaOptions};
 
@@ -59,7 +58,7 @@ fn look(admin: &Admin, options: &KafkaOptions, findings: &mut Vec<Finding>) -> R
         }
     }
     let topic = options.topic();
-    match admin.layout(&topic, admin.patience())? {
+    match admin.expected_layout(&topic, BROKERS_LEARN)? {
         Some(layout) => {
             findings.extend(judge_topic(options, &topic, &layout, &admin.topic_settings(&topic)?));
             if let Some(owners) = admin.layout(&options.owners_topic(), admin.patience())?
@@ -209,7 +208,7 @@ fn judge_copies(
 
 /// What must be mended before the log is opened, as a fault; the rest is told.
 pub(crate) fn refuse_unsafe(admin: &Admin, options: &KafkaOptions, topic: &str) -> Result<TopicLayout, KafkaFault> {
-    let layout = admin.layout(topic, admin.patience().max(Duration::from_secs(5)))?;
+    let layout = admin.expected_layout(topic, admin.patience())?;
     let layout = layout.ok_or_else(|| KafkaFault::Absent { topic: topic.to_owned() })?;
     let found = judge_topic(options, topic, &layout, &admin.topic_settings(topic)?);
     let (fatal, notes): (Vec<_>, Vec<_>) = found.into_iter().partition(|finding| finding.fatal);

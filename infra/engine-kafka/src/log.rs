@@ -10,7 +10,7 @@ use engine::record::Genesis;
 use engine_embedded::{CopyReport, LogCopy, Options as CopyOptions};
 use tokio::sync::watch;
 
-use crate::admin::{Admin, log_topic_settings};
+use crate::admin::{Admin, BROKERS_LEARN, log_topic_settings};
 use crate::check::refuse_unsafe;
 use crate::fault::KafkaFault;
 use crate::follower::{Follower, Truth, compare_ends};
@@ -49,7 +49,8 @@ impl KafkaLog {
         let started = Instant::now();
         let admin = Arc::new(Admin::new(options)?);
         let topic = options.topic();
-        let founded = match (admin.layout(&topic, admin.patience())?, founding) {
+        let grace = if founding.is_some() { Duration::ZERO } else { BROKERS_LEARN };
+        let founded = match (admin.expected_layout(&topic, grace)?, founding) {
             (Some(_), _) => false,
             (None, Some(genesis)) => {
                 tracing::info!(topic, partitions = genesis.partitions, "making topic {topic}");

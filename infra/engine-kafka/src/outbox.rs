@@ -70,8 +70,6 @@ struct LaneQueue {
     /// The number of the first slot.
     first: u64,
     slots: VecDeque<Slot>,
-    /// Whether the dispatcher was told that the first slot is answered.
-    told: bool,
 }
 
 struct Slot {
@@ -82,12 +80,24 @@ struct Slot {
     result: Option<Result<Option<Offset>, AppendError>>,
 }
 
-/// What the dispatcher is to do.
+/// What became of a slot.
+struct Report {
+    partition: u16,
+    number: u64,
+    result: Result<Option<Offset>, AppendError>,
+}
+
+/// What the dispatcher is to do. The producer's thread adds to it and nothing else: the lanes are the appenders'.
 #[derive(Default)]
 struct Bell {
+    reports: Vec<Report>,
+    /// Lanes whose first slot was answered without a report.
     lanes: Vec<u16>,
+    waiting: bool,
     /// The producer of this number or an earlier one has failed for good.
     replace: Option<u64>,
+    /// The producer of this number and all earlier ones have made their last report.
+    retired: Option<u64>,
     ending: bool,
 }
 
@@ -139,8 +149,7 @@ impl Outbox {
         if let Some(last) = last {
             self.shared.retire(last);
         }
-        self.shared.bell.lock().ending = true;
-        self.shared.rung.notify_all();
+        self.shared.ring(|bell| bell.ending = true);
         if dispatcher.thread().id() != std::thread::current().id() && dispatcher.join().is_err() {
             tracing::error!("the thread that reports deliveries panicked");
         }
@@ -195,8 +204,10 @@ impl Shared {
         let answered = result.is_some();
         let (sink, handed_at) = (Arc::clone(sink), Instant::now());
         queue.slots.push_back(Slot { tag, sink, handed_at, generation, result });
-        if answered && queue.slots.len() == 1 {
-            self.tell(&mut queue, partition);
+        let first = queue.slots.len() == 1;
+        drop(queue);
+        if answered && first {
+            self.ring(|bell| bell.lanes.push(partition));
         }
     }
 
@@ -232,52 +243,48 @@ impl Shared {
     }
 
     fn replace(&self, generation: u64) {
+        self.ring(|bell| bell.replace = bell.replace.max(Some(generation)));
+    }
+
+    fn ring(&self, change: impl FnOnce(&mut Bell)) {
         let mut bell = self.bell.lock();
-        bell.replace = bell.replace.max(Some(generation));
-        drop(bell);
-        self.rung.notify_one();
-    }
-
-    /// A report of the producer.
-    fn reported(&self, partition: i32, number: usize, result: Result<Option<Offset>, AppendError>) {
-        let Some((partition, lane)) =
-            u16::try_from(partition).ok().and_then(|number| Some((number, self.lanes.get(usize::from(number))?)))
-        else {
-            return;
-        };
-        let mut queue = lane.queue.lock();
-        let Some(at) = (number as u64).checked_sub(queue.first) else { return };
-        let Some(slot) = usize::try_from(at).ok().and_then(|at| queue.slots.get_mut(at)) else { return };
-        slot.result.get_or_insert(result);
-        if at == 0 {
-            self.tell(&mut queue, partition);
-        }
-    }
-
-    fn tell(&self, queue: &mut LaneQueue, partition: u16) {
-        if !std::mem::replace(&mut queue.told, true) {
-            self.bell.lock().lanes.push(partition);
+        change(&mut bell);
+        if std::mem::take(&mut bell.waiting) {
+            drop(bell);
             self.rung.notify_one();
         }
     }
 
     /// Runs until the end: hands reports to their sinks.
     fn dispatch(self: &Arc<Self>) {
-        let mut lanes = Vec::new();
+        let (mut reports, mut lanes) = (Vec::new(), Vec::new());
         loop {
-            let replace = {
+            let (replace, retired) = {
                 let mut bell = self.bell.lock();
-                while bell.lanes.is_empty() && bell.replace.is_none() && !bell.ending {
+                while bell.reports.is_empty()
+                    && bell.lanes.is_empty()
+                    && bell.replace.is_none()
+                    && bell.retired.is_none()
+                {
+                    if bell.ending {
+                        return;
+                    }
+                    bell.waiting = true;
                     self.rung.wait(&mut bell);
                 }
-                if bell.lanes.is_empty() && bell.replace.is_none() {
-                    return;
-                }
+                std::mem::swap(&mut reports, &mut bell.reports);
                 std::mem::swap(&mut lanes, &mut bell.lanes);
-                bell.replace.take()
+                (bell.replace.take(), bell.retired.take())
             };
+            for run in reports.chunk_by(|one, next| one.partition == next.partition) {
+                self.deliver(run[0].partition, run);
+            }
+            reports.clear();
             for partition in lanes.drain(..) {
-                self.deliver(partition);
+                self.deliver(partition, &[]);
+            }
+            if let Some(retired) = retired {
+                self.give_up(retired);
             }
             if let Some(failed) = replace {
                 self.replace_now(failed);
@@ -285,21 +292,26 @@ impl Shared {
         }
     }
 
-    /// Hands over what a lane has answered, from the front on.
-    fn deliver(&self, partition: u16) {
-        let lane = &self.lanes[usize::from(partition)];
+    /// Takes reports of a lane, and hands over what it has answered, from the front on.
+    fn deliver(&self, partition: u16, reports: &[Report]) {
+        let Some(lane) = self.lanes.get(usize::from(partition)) else { return };
         let mut by_sink: Vec<(Arc<dyn DeliverySink>, Vec<Delivery>)> = Vec::new();
         let mut end = 0;
         {
             let mut queue = lane.queue.lock();
-            queue.told = false;
+            for report in reports {
+                let Some(at) = report.number.checked_sub(queue.first) else { continue };
+                if let Some(slot) = usize::try_from(at).ok().and_then(|at| queue.slots.get_mut(at)) {
+                    slot.result.get_or_insert(report.result);
+                }
+            }
             let now = Instant::now();
             while let Some(Some(result)) = queue.slots.front().map(|slot| slot.result) {
                 let slot = queue.slots.pop_front().expect("there is a front");
                 queue.first += 1;
                 if let Ok(offset) = result {
                     end = end.max(offset.map_or(0, |offset| offset.0 + 1));
-                    self.measures.append_seconds.record(now - slot.handed_at);
+                    self.measures.append_seconds.record(now.saturating_duration_since(slot.handed_at));
                 }
                 let delivery = Delivery { tag: slot.tag, result };
                 match by_sink.iter_mut().find(|(sink, _)| Arc::ptr_eq(sink, &slot.sink)) {
@@ -345,14 +357,18 @@ impl Shared {
     fn retire(&self, generation: Arc<Generation>) {
         let number = generation.number;
         drop(generation);
+        self.ring(|bell| bell.retired = bell.retired.max(Some(number)));
+    }
+
+    /// Answers what the producers up to `retired` have not.
+    fn give_up(&self, retired: u64) {
         for (partition, lane) in (0..).zip(&self.lanes) {
-            let mut queue = lane.queue.lock();
-            for slot in queue.slots.iter_mut().filter(|slot| slot.generation <= number && slot.result.is_none()) {
-                slot.result = Some(Err(AppendError::Unknown));
+            for slot in &mut lane.queue.lock().slots {
+                if slot.generation <= retired {
+                    slot.result.get_or_insert(Err(AppendError::Unknown));
+                }
             }
-            if queue.slots.front().is_some_and(|slot| slot.result.is_some()) {
-                self.tell(&mut queue, partition);
-            }
+            self.deliver(partition, &[]);
         }
     }
 }
@@ -389,16 +405,17 @@ impl ProducerContext<NoCustomPartitioner> for Reports {
 
     fn delivery(&self, report: &DeliveryResult<'_>, number: usize) {
         let Some(shared) = self.shared.upgrade() else { return };
-        match report {
+        let (partition, result) = match report {
             // -1 and -1001 mean that the broker had it already and does not say where.
-            Ok(message) => {
-                shared.reported(message.partition(), number, Ok(u64::try_from(message.offset()).ok().map(Offset)));
-            }
+            Ok(message) => (message.partition(), Ok(u64::try_from(message.offset()).ok().map(Offset))),
             Err((error, message)) => {
-                shared.failed(u16::try_from(message.partition()).unwrap_or(0), self.number, error);
-                shared.reported(message.partition(), number, Err(AppendError::Unknown));
+                let partition = message.partition();
+                shared.failed(u16::try_from(partition).unwrap_or(u16::MAX), self.number, error);
+                (partition, Err(AppendError::Unknown))
             }
-        }
+        };
+        let Ok(partition) = u16::try_from(partition) else { return };
+        shared.ring(|bell| bell.reports.push(Report { partition, number: number as u64, result }));
     }
 }
 

@@ -305,6 +305,7 @@ impl<R: Reactor> Node<R> {
             stop: CancellationToken::new(),
             tasks: TaskTracker::new(),
             turned_away: shared::turned_away(),
+            forwarded: shared::forwarded(),
             shard_in_flight: shared::in_flight_gauges(partitions),
             options: parts.options,
         });

@@ -28,6 +28,14 @@ pub fn missing() -> Option<String> {
     jars::missing()
 }
 
+/// Fetches what a first start would fetch, so that no test waits for it.
+///
+/// # Errors
+/// What is missing, and how to get it.
+pub fn prepare() -> Result<(), String> {
+    jars::home().map(drop)
+}
+
 /// A running cluster. Dropping it kills the brokers and removes their files, unless it was made with a directory.
 #[derive(Debug)]
 pub struct Kafka {

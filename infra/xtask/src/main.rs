@@ -8,6 +8,7 @@ use std::time::Instant;
 use clap::{Parser, Subcommand};
 use xtask::cluster::{self, Cluster};
 use xtask::process::Name;
+use xtask::{kafka, postgres};
 
 mod show;
 
@@ -147,8 +148,16 @@ fn test() -> Done {
     tidy()?;
     // The tests that start the product start what users get.
     step("cargo", &["build", "--release", "--package", "docket"])?;
-    step("cargo", &["test", "--workspace"])
+    let Some(missing) = kafka::missing().or_else(postgres::missing) else {
+        return step("cargo", &["test", "--workspace"]);
+    };
+    println!("xtask: skipped: every story told on Kafka and PostgreSQL: {missing}");
+    step("cargo", &["test", "--workspace", "--exclude", "tests"])?;
+    step("cargo", &[&["test", "--package", "tests", "--lib"], WITHOUT_KAFKA].concat())
 }
+
+/// The tests of the whole house that need no broker and no database.
+const WITHOUT_KAFKA: &[&str] = &["--test", "tidy", "--test", "it", "--test", "faults"];
 
 fn tidy() -> Done {
     step("cargo", &["fmt", "--all", "--check"])?;

@@ -77,6 +77,11 @@ pub fn set_up() {
                 });
         }
     }
+    if kafka::missing().is_none()
+        && let Err(fault) = kafka::prepare()
+    {
+        println!("xtask: Kafka cannot be fetched; the tests on Kafka will fail: {fault}");
+    }
     for want in missing() {
         let packages = want.packages[0];
         println!("xtask: missing: {} (Debian: apt-get install {packages}); skipped: {}", want.what, want.without);

@@ -290,6 +290,7 @@ async fn carry<R: Reactor>(
                 if let Answer::Decided(decided) = &answer {
                     shared.reach(decided.position);
                 }
+                shared.forwarded.increment(1);
                 // Whoever asked may have gone away; it is done all the same.
                 let _ = reply.to.send(Ok(answer));
                 return;

@@ -27,7 +27,7 @@ use tokio::time::{Instant, sleep};
 use tracing::{error, info, warn};
 
 use self::told::Told;
-use super::inbox::{Inbox, Knock, Reply, Sink};
+use super::inbox::{Inbox, Knock, Reply, Sink, Way};
 use super::routing::Route;
 use super::shared::{Shared, blocking, no_answer};
 use super::{PartitionStatus, StartFault};
@@ -479,6 +479,10 @@ impl<R: Reactor> ShardTask<R> {
         self.tickets += 1;
         let ticket = Ticket(self.tickets);
         match knock {
+            // The node that forwarded it has given up, or asks the next owner: no need to do it here.
+            Knock::Command(_, reply) if reply.way == Way::Here && reply.deadline <= since => {
+                self.tell(reply, Err(NoAnswer::TimedOut), since);
+            }
             Knock::Command(envelope, reply) => {
                 self.waiters.insert(ticket, Waiter::Command { id: envelope.id, since, reply });
                 self.feed(Input::Submit(ticket, *envelope));

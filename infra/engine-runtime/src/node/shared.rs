@@ -87,6 +87,8 @@ pub(crate) struct Shared<R: Reactor> {
     /// Shard tasks, dispatcher, timers.
     pub(crate) tasks: TaskTracker,
     pub(crate) turned_away: Counter,
+    /// Commands that other nodes answered.
+    pub(crate) forwarded: Counter,
     pub(crate) shard_in_flight: Vec<Gauge>,
 }
 
@@ -191,6 +193,10 @@ pub(crate) fn no_answer(fault: &StoreFault) -> NoAnswer {
 
 pub(crate) fn turned_away() -> Counter {
     counter!("docket_commands_total", "outcome" => "unknown")
+}
+
+pub(crate) fn forwarded() -> Counter {
+    counter!("docket_commands_forwarded_total")
 }
 
 pub(crate) fn in_flight_gauges(partitions: u16) -> Vec<Gauge> {

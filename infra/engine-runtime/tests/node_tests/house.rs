@@ -139,14 +139,15 @@ impl House {
     }
 
     pub async fn try_node(&self) -> Result<Node<Business>, StartFault> {
-        self.try_node_with("test", engine_runtime::wanted::all(PARTITIONS), Arc::new(engine_runtime::peers::Alone))
-            .await
+        let wanted = engine_runtime::wanted::all(PARTITIONS);
+        self.try_node_with("test", "test", wanted, Arc::new(engine_runtime::peers::Alone)).await
     }
 
-    /// A node that is called so, and reached under its name.
+    /// A node that is called so, and reached there.
     pub async fn try_node_with(
         &self,
         name: &str,
+        address: &str,
         wanted: Wanted,
         peers: Arc<dyn Peers<Business>>,
     ) -> Result<Node<Business>, StartFault> {
@@ -164,7 +165,7 @@ impl House {
             clock: self.clock.clone(),
             chance: Arc::new(SystemChance),
             node_name: name.to_owned(),
-            address: name.to_owned(),
+            address: address.to_owned(),
             wanted,
             peers,
             options: self.options.clone(),

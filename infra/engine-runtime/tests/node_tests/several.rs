@@ -13,6 +13,7 @@ use engine::record::{Body, Header, Kind, Record};
 use engine::stream::Tenant;
 use engine_embedded::{EmbeddedLog, Options};
 use engine_runtime::node::PartitionStatus;
+use tokio::sync::watch;
 use tokio::task::JoinHandle;
 
 use crate::business::{Wish, step};
@@ -41,6 +42,7 @@ async fn two() -> (House, Street, Neighbour, Neighbour) {
 struct Load {
     callers: Vec<JoinHandle<(String, u64)>>,
     over: Arc<AtomicBool>,
+    answered: watch::Sender<u64>,
 }
 
 impl Load {
@@ -48,8 +50,10 @@ impl Load {
     /// draining.
     fn through(nodes: &[&Neighbour]) -> Self {
         let over = Arc::new(AtomicBool::new(false));
+        let answered = watch::channel(0).0;
         let callers = (0..16_usize).map(|caller| {
             let (node, over) = (nodes[caller % nodes.len()].node.clone(), over.clone());
+            let answered = answered.clone();
             tokio::spawn(async move {
                 let (mut filled, mut round) = (0, 0);
                 let name = format!("{caller}-load");
@@ -63,6 +67,7 @@ impl Load {
                         break;
                     }
                     let answer = decided(answer);
+                    answered.send_modify(|answered| *answered += 1);
                     filled += 1;
                     let before = (filled - 1) % 100;
                     assert_eq!(answer.state.unwrap().filled(), before + 1, "filled once for each command");
@@ -71,7 +76,15 @@ impl Load {
                 (name, filled)
             })
         });
-        Self { callers: callers.collect(), over }
+        Self { callers: callers.collect(), over, answered }
+    }
+
+    /// Waits until that many more commands are answered.
+    async fn goes_on(&self, more: u64) {
+        let mut answered = self.answered.subscribe();
+        let until = *answered.borrow() + more;
+        let reached = tokio::time::timeout(LONG, answered.wait_for(|answered| *answered >= until)).await;
+        assert!(reached.is_ok(), "no command is answered any more");
     }
 
     /// Ends it, and looks whether `at` shows what everybody was told.
@@ -191,10 +204,12 @@ async fn move_to_and_fro(left: &Neighbour, right: &Neighbour) {
             right.wants(others.clone());
             left.wants(mine.clone());
         }
+        load.goes_on(20).await;
         left.leads(&mine).await;
         right.leads(&others).await;
+        load.goes_on(20).await;
     }
-    assert!(load.end(right).await > 100);
+    assert!(load.end(right).await > 200);
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
@@ -230,9 +245,23 @@ async fn two_nodes_that_both_want_everything_duel_and_both_get_on() {
         };
         tokio::time::timeout(LONG, reached).await.unwrap();
     }
+    load.goes_on(50).await;
     left.wants(nothing());
     right.leads(&all()).await;
     assert!(load.end(&left).await > 0);
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn two_nodes_of_one_name_do_no_harm() {
+    let (house, street) = (House::new(), Street::default());
+    let one = Neighbour::namesake(&street, &house, "twin", "here", all()).await;
+    let other = Neighbour::namesake(&street, &house, "twin", "there", all()).await;
+    let load = Load::through(&[&one, &other]);
+    load.goes_on(200).await;
+    one.wants(nothing());
+    other.leads(&all()).await;
+    load.goes_on(200).await;
+    assert!(load.end(&one).await > 400);
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]

@@ -64,7 +64,7 @@ pub struct Neighbour {
     pub house: House,
     pub node: Node<Business>,
     pub way: Arc<Way>,
-    name: String,
+    address: String,
     hint: watch::Sender<Arc<BTreeSet<Partition>>>,
     street: Street,
 }
@@ -87,26 +87,40 @@ impl Neighbour {
     ) -> Result<Self, StartFault> {
         let mut house = House::over(like.log.clone(), like.genesis);
         (house.bell, house.clock, house.options) = (like.bell.clone(), like.clock.clone(), like.options.clone());
-        Self::try_in_house(street, house, name, wanted).await
+        Self::try_in_house(street, house, name, name, wanted).await
+    }
+
+    /// Bears the name of another one, and lives elsewhere.
+    pub async fn namesake(
+        street: &Street,
+        like: &House,
+        name: &str,
+        address: &str,
+        wanted: BTreeSet<Partition>,
+    ) -> Self {
+        let mut house = House::over(like.log.clone(), like.genesis);
+        (house.bell, house.clock, house.options) = (like.bell.clone(), like.clock.clone(), like.options.clone());
+        Self::try_in_house(street, house, name, address, wanted).await.unwrap()
     }
 
     /// Moves into this very house, where it may find what an earlier one left.
     pub async fn in_house(street: &Street, house: House, name: &str, wanted: BTreeSet<Partition>) -> Self {
-        Self::try_in_house(street, house, name, wanted).await.unwrap()
+        Self::try_in_house(street, house, name, name, wanted).await.unwrap()
     }
 
     async fn try_in_house(
         street: &Street,
         mut house: House,
         name: &str,
+        address: &str,
         wanted: BTreeSet<Partition>,
     ) -> Result<Self, StartFault> {
         let way = Arc::new(Way::new(house.log.clone()));
         house.log = way.clone();
         let (hint, hinted) = watch::channel(Arc::new(wanted));
-        let node = house.try_node_with(name, hinted, Arc::new(street.clone())).await?;
-        street.nodes.lock().insert(name.to_owned(), node.clone());
-        Ok(Self { house, node, way, name: name.to_owned(), hint, street: street.clone() })
+        let node = house.try_node_with(name, address, hinted, Arc::new(street.clone())).await?;
+        street.nodes.lock().insert(address.to_owned(), node.clone());
+        Ok(Self { house, node, way, address: address.to_owned(), hint, street: street.clone() })
     }
 
     pub fn wants(&self, wanted: BTreeSet<Partition>) {
@@ -115,13 +129,13 @@ impl Neighbour {
 
     /// Dies at once: what it had under way is lost with it.
     pub async fn die(&self) {
-        self.street.nodes.lock().remove(&self.name);
+        self.street.nodes.lock().remove(&self.address);
         self.node.abandon().await;
     }
 
     pub async fn drain(&self) -> bool {
         let drained = self.node.drain(LONG).await;
-        self.street.nodes.lock().remove(&self.name);
+        self.street.nodes.lock().remove(&self.address);
         drained
     }
 
@@ -135,7 +149,7 @@ impl Neighbour {
             })
         });
         let reached = tokio::time::timeout(LONG, reached).await;
-        assert!(reached.is_ok(), "{} stands like this: {:?}", self.name, self.node.status());
+        assert!(reached.is_ok(), "{} stands like this: {:?}", self.address, self.node.status());
     }
 }
 

@@ -1,0 +1,6 @@
+//! `docket serve` and what operators type around it, on the real binary: configuration, roles, stopping, the doctor, and
+//! a log that outgrows its machine and is moved into a real Kafka. Where this machine has no Kafka, the tests that need one
+//! fail and say what to install.
+
+mod a_log_moves;
+mod an_operator_asks;
