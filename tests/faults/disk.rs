@@ -94,7 +94,7 @@ impl Disk {
 
     /// Bytes that are free.
     fn free_bytes(&self) -> u64 {
-        let room = rustix::fs::statvfs(&self.mount_point()).expect("a mounted file system knows its room");
+        let room = rustix::fs::statvfs(self.mount_point()).expect("a mounted file system knows its room");
         room.f_bavail * room.f_frsize
     }
 

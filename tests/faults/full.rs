@@ -194,9 +194,9 @@ async fn a_full_disk_is_told_read_from_and_gone_on_from() {
     disk.fill(NO_SEGMENT_BYTES);
     let refused = until_full(&world, &client, &mut dice, 200).await;
     assert_readable(&world, &client).await;
-    // What is smaller may fit for a while, a claim for longer.
+    // A second later what is smaller may fit, a claim at the least, and then it is ready for that.
     while is_ready(&client).await {
-        until_full(&world, &client, &mut dice, 1).await;
+        until_full(&world, &client, &mut dice, 200).await;
     }
     disk.make_room();
     until_ready(&client).await;

@@ -12,8 +12,16 @@ use xtask::{kafka, postgres};
 
 mod show;
 
+/// Shown by `--help`.
+const EXAMPLES: &str = "Examples:
+  cargo xtask test                              everything CI checks
+  cargo xtask tidy                              only what is quick
+  cargo xtask soak --kills 200 --cuts 30        some minutes of kill -9 and power cuts
+  cargo xtask sim --seed 10000 --count 20000    that many simulated stories, beginning there
+  cargo xtask bench --quick                     whether the benchmarks work";
+
 #[derive(Parser)]
-#[command(name = "cargo xtask", about = "Docket's chores", disable_help_subcommand = true)]
+#[command(name = "cargo xtask", about = "Docket's chores", disable_help_subcommand = true, after_help = EXAMPLES)]
 struct Arguments {
     #[command(subcommand)]
     chore: Chore,
@@ -47,7 +55,11 @@ enum Chore {
         count: u64,
     },
     /// Measure: every benchmark beside its floor, in one run
-    Bench,
+    Bench {
+        /// Short and small: shows that it works, not how fast it is
+        #[arg(long)]
+        quick: bool,
+    },
     /// A real Kafka, a real PostgreSQL and nodes on this machine, in the background
     #[command(after_help = CLUSTER_EXAMPLES)]
     Cluster {
@@ -128,7 +140,7 @@ fn main() -> ExitCode {
         Chore::Tidy => tidy(),
         Chore::Soak { kills, cuts, seed } => soak(kills, cuts, seed),
         Chore::Sim { seed, count } => sim(seed, count),
-        Chore::Bench => bench(),
+        Chore::Bench { quick } => bench(quick),
         Chore::Cluster { dir, what } => cluster(&dir.unwrap_or_else(|| target().join("cluster")), what),
     };
     match done {
@@ -175,13 +187,16 @@ fn soak(kills: u32, cuts: u32, seed: u64) -> Done {
 fn sim(seed: u64, count: u64) -> Done {
     let (seed, count) = (seed.to_string(), count.to_string());
     let knobs = [("SIM_FROM", &*seed), ("SIM_COUNT", &*count)];
+    // Told what happened in them: seeds in which nothing did would prove nothing.
     let arguments = ["test", "--release", "--package", "engine", "--test", "sim_partition", "more_seeds"];
-    step_with("cargo", &arguments, &knobs)
+    step_with("cargo", &[&arguments[..], &["--", "--exact", "--nocapture"]].concat(), &knobs)
 }
 
-fn bench() -> Done {
+fn bench(quick: bool) -> Done {
     step("cargo", &["build", "--release", "--package", "docket"])?;
-    step("cargo", &["run", "--release", "--package", "benches", "--", "all"])
+    let mut arguments = vec!["run", "--release", "--package", "benches", "--", "all"];
+    arguments.extend(quick.then_some("--quick"));
+    step("cargo", &arguments)
 }
 
 fn cluster(directory: &Path, what: ClusterChore) -> Done {
