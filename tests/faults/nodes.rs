@@ -84,6 +84,12 @@ impl Trial {
         self.world.open(&self.client, self.seed, self.rounds, Some(REST))
     }
 
+    /// More shoppers, who keep away from one node: they go on while those of all nodes wait for it.
+    fn shoppers_without(&mut self, number: usize) -> Shoppers {
+        self.rounds += 1;
+        self.world.open(&self.client_without(number), self.seed, self.rounds, Some(REST))
+    }
+
     /// Lets the load run for a while.
     async fn trade(&mut self, least_ms: u64, most_ms: u64) {
         tokio::time::sleep(Duration::from_millis(self.dice.between(least_ms, most_ms))).await;

@@ -76,6 +76,7 @@ async fn a_node_that_clients_reach_and_brokers_do_not_acknowledges_nothing_of_it
             if silent { proxy.silence() } else { proxy.refuse() }
         }
         let others = trial.client_without(1);
+        let elsewhere = trial.shoppers_without(1);
         let taken = trial.probe.wait_led(&others, TAKEN_OVER_WITHIN).await;
         println!("node-1 cut off from the brokers (silently: {silent}): taken over after {taken:?}");
         trial.trade(4_000, 6_000).await;
@@ -83,6 +84,7 @@ async fn a_node_that_clients_reach_and_brokers_do_not_acknowledges_nothing_of_it
             proxy.pass();
         }
         trial.probe.wait_led(&trial.client, BACK_WITHIN).await;
+        elsewhere.go_home().await;
         trial.judge_so_far(1).await;
     }
     shoppers.go_home().await;

@@ -51,6 +51,7 @@ async fn a_node_that_slept_answers_nothing_from_before() {
         let sleeper = usize::try_from(trial.dice.between(1, 3)).expect("a node");
         let (direct, others) = (trial.cluster.client(sleeper), trial.client_without(sleeper));
         trial.cluster.node(sleeper).pause();
+        let elsewhere = trial.shoppers_without(sleeper);
         // Its door is open while it sleeps: these lie in its sockets, and their shelves are led by others when it wakes.
         let asleep: Vec<_> = trial
             .probe
@@ -62,7 +63,7 @@ async fn a_node_that_slept_answers_nothing_from_before() {
                 let (direct, path) = (direct.clone(), format!("{path}/receive"));
                 tokio::spawn(async move {
                     let body = serde_json::json!({"quantity": 1});
-                    (Uuid::now_v7(), direct.post(&path, Uuid::now_v7(), &body).await)
+                    direct.post(&path, Uuid::now_v7(), &body).await
                 })
             })
             .collect();
@@ -89,10 +90,11 @@ async fn a_node_that_slept_answers_nothing_from_before() {
         });
         join_all(asked).await;
         for task in asleep {
-            let (_, reply) = task.await.expect("a client does not panic");
+            let reply = task.await.expect("a client does not panic");
             let status = reply.as_ref().map_or(0, |reply| reply.status);
             assert!(matches!(status, 0 | 200 | 503 | 504), "freeze {freeze}: asked asleep, answered {reply:?}");
         }
+        elsewhere.go_home().await;
         trial.judge_so_far(sleeper).await;
     }
     shoppers.go_home().await;
