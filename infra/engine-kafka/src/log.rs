@@ -198,6 +198,13 @@ impl Log for KafkaLog {
         self.follower.end(partition).max(self.outbox.delivered(partition))
     }
 
+    /// Asks the leader of the partition, and waits for its answer at most as long as any request to a broker may take.
+    fn catch_up_end(&self, partition: Partition) -> Result<Offset, LogFault> {
+        let end = self.end_at_broker(partition).map_err(|fault| LogFault::Unreadable(fault.to_string()))?;
+        // What was delivered here is there, whatever a broker says that has not heard of it yet.
+        Ok(end.max(self.end(partition)))
+    }
+
     fn on_append(&self, waker: Arc<dyn Fn() + Send + Sync>) -> WakerGuard {
         WakerGuard::new(self.follower.add_waker(waker))
     }

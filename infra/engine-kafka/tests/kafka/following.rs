@@ -103,4 +103,5 @@ fn a_node_that_starts_later_gets_everything() {
     far.caught_up(crate::support::PATIENCE).expect("it follows");
     assert_eq!(all(&near, 2), all(&far, 2));
     assert_eq!(far.end_at_broker(Partition(2)).expect("the broker says"), Offset(501));
+    assert_eq!(far.catch_up_end(Partition(2)), Ok(Offset(501)), "what a claim has to know");
 }
