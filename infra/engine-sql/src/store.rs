@@ -207,7 +207,7 @@ impl SqlReadStore {
         }
         match location(url_or_path)? {
             Location::Sqlite(path) => Self::open_sqlite(path, tables, options).await,
-            Location::Postgres(place) => Self::open_postgres(place, tables, options).await,
+            Location::Postgres(place) => Self::open_postgres(*place, tables, options).await,
         }
     }
 
@@ -515,14 +515,14 @@ fn unavailable(error: impl std::error::Error + Send + Sync + 'static) -> StoreFa
 enum Location {
     /// In a file, or `None` for memory.
     Sqlite(Option<PathBuf>),
-    Postgres(PostgresPlace),
+    Postgres(Box<PostgresPlace>),
 }
 
 fn location(url_or_path: &str) -> Result<Location, StoreFault> {
     // The part after the scheme is a path as it stands: nothing in it is escaped.
     let path = match url_or_path.split_once(':') {
         Some(("sqlite", rest)) => rest.strip_prefix("//").unwrap_or(rest),
-        Some(("postgres" | "postgresql", _)) => return PostgresPlace::parse(url_or_path).map(Location::Postgres),
+        Some(("postgres" | "postgresql", _)) => return PostgresPlace::parse(url_or_path).map(|place| Location::Postgres(Box::new(place))),
         _ => url_or_path,
     };
     match path {

@@ -122,7 +122,7 @@ pub(super) async fn follow(
                     look_at = Instant::now();
                     nudge.send_replace(());
                 }
-                Some(Heard::Told(told)) if told == LEASES => drop(nudge.send_replace(())),
+                Some(Heard::Told(told)) if told == LEASES => nudge.send_replace(()),
                 Some(Heard::Told(told)) => {
                     untold = 0;
                     if !apply(&told, &telling) {
