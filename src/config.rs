@@ -298,6 +298,7 @@ impl Config {
     }
 
     /// The same, with these settings above all others: for who needs only a part of them.
+    #[cfg(feature = "kafka")]
     pub(crate) fn load_beside(arguments: &ConfigArguments, set: &[&str]) -> Result<Self, Failure> {
         let set = arguments.set.iter().map(String::as_str).chain(set.iter().copied()).map(str::to_owned).collect();
         Ok(Self::load(&ConfigArguments { config: arguments.config.clone(), set })?.0)

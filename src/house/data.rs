@@ -58,6 +58,7 @@ impl Data {
     }
 
     /// Where the copy of a log that is elsewhere is.
+    #[cfg(feature = "kafka")]
     pub(crate) fn copy(&self) -> PathBuf {
         self.root.join("copy")
     }

@@ -20,6 +20,7 @@ use crate::failure::Failure;
 /// How long what other nodes have handed over may take once this one ends. Its shards have settled by then.
 const DRAIN_WAIT: Duration = Duration::from_secs(1);
 /// How long leaving the group may hold up the end: the brokers notice by themselves.
+#[cfg(feature = "kafka")]
 const LEAVE_WAIT: Duration = Duration::from_secs(2);
 
 /// How other nodes are met.
