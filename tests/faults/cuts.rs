@@ -120,7 +120,7 @@ async fn the_judge_finds_what_a_lying_disk_loses_in_a_power_cut() {
         let environment = [("LD_PRELOAD", lies.clone())];
         let docket =
             Docket::try_start_in(&environment, &house.data, &[]).await.unwrap_or_else(|fault| panic!("{fault}"));
-        let shoppers = world.open(&docket.client(), seed ^ 0x11E, cut);
+        let shoppers = world.open(&docket.client(), seed ^ 0x11E, cut, None);
         let enough = world.history.len() + LYING_COMMANDS;
         while world.history.len() < enough {
             tokio::time::sleep(Duration::from_millis(5)).await;

@@ -48,7 +48,7 @@ fn a_disk() -> Option<Disk> {
 
 async fn some_work(house: &mut House, world: &World, docket: &Docket, seed: u64, round: u64) {
     let enough = world.history.len() + COMMANDS;
-    let shoppers = world.open(&docket.client(), seed, round);
+    let shoppers = world.open(&docket.client(), seed, round, None);
     while world.history.len() < enough {
         tokio::time::sleep(LOOK_AGAIN_AFTER).await;
     }
@@ -163,7 +163,7 @@ async fn a_full_disk_is_told_read_from_and_gone_on_from() {
         world.history.send(&client, command.waiting(0)).await.1.expect("it is taken");
     }
     // In the middle of the work; and then not a byte is left.
-    let shoppers = world.open(&client, seed ^ 0xF0, 1);
+    let shoppers = world.open(&client, seed ^ 0xF0, 1, None);
     disk.fill(SCARCE_BYTES);
     let refused = until_full(&world, &client, &mut dice, 1).await;
     shoppers.go_home().await;
@@ -215,7 +215,7 @@ async fn a_house_that_dies_on_a_full_disk_says_what_it_needs_and_loses_nothing()
     let docket = house.start().await;
     world.stock_shelves(&docket.client(), &mut dice).await;
     some_work(&mut house, &world, &docket, seed ^ 0xF1, 0).await;
-    let shoppers = world.open(&docket.client(), seed ^ 0xF1, 1);
+    let shoppers = world.open(&docket.client(), seed ^ 0xF1, 1, None);
     disk.fill(0);
     let refused = until_full(&world, &docket.client(), &mut dice, 1).await;
     let printed = docket.kill9();
