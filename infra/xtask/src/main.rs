@@ -1,5 +1,6 @@
-//! Chores that are more than one command, and clusters to play with: `cargo xtask test` sets a machine up and runs every check there is, in the order
-//! in which a failure is cheapest to learn of. Each step is a command anyone can type; it is printed before it runs.
+//! Chores that are more than one command, and clusters to play with: `cargo xtask test` sets a machine up and runs every
+//! check that ends in half an hour, in the order in which a failure is cheapest to learn of; what takes longer has a chore
+//! of its own. Each step is a command anyone can type; it is printed before it runs.
 
 use std::path::{Path, PathBuf};
 use std::process::{Command, ExitCode};
@@ -16,6 +17,7 @@ mod show;
 const EXAMPLES: &str = "Examples:
   cargo xtask test                              everything CI checks
   cargo xtask tidy                              only what is quick
+  cargo xtask trials                            several nodes, and all that can happen to them
   cargo xtask soak --kills 200 --cuts 30        some minutes of kill -9 and power cuts
   cargo xtask sim --seed 10000 --count 20000    that many simulated stories, beginning there
   cargo xtask bench --quick                     whether the benchmarks work";
@@ -45,6 +47,8 @@ enum Chore {
         #[arg(long, default_value_t = 1)]
         seed: u64,
     },
+    /// Several nodes on a real Kafka and a real PostgreSQL: killed, frozen, cut off, restarted, with what they stand on
+    Trials,
     /// Run seeds of the simulated log beyond those that the tests run
     Sim {
         /// The first seed
@@ -139,6 +143,7 @@ fn main() -> ExitCode {
         Chore::Test => test(),
         Chore::Tidy => tidy(),
         Chore::Soak { kills, cuts, seed } => soak(kills, cuts, seed),
+        Chore::Trials => trials(),
         Chore::Sim { seed, count } => sim(seed, count),
         Chore::Bench { quick } => bench(quick),
         Chore::Cluster { dir, what } => cluster(&dir.unwrap_or_else(|| target().join("cluster")), what),
@@ -182,6 +187,15 @@ fn soak(kills: u32, cuts: u32, seed: u64) -> Done {
     let (kills, cuts, seed) = (kills.to_string(), cuts.to_string(), seed.to_string());
     let knobs = [("DOCKET_TEST_KILLS", &*kills), ("DOCKET_TEST_CUTS", &*cuts), ("DOCKET_TEST_SEED", &*seed)];
     step_with("cargo", &["test", "--package", "tests", "--test", "faults", "--", "--nocapture"], &knobs)
+}
+
+fn trials() -> Done {
+    xtask::set_up::set_up();
+    if let Some(missing) = kafka::missing().or_else(postgres::missing) {
+        return Err(missing);
+    }
+    step("cargo", &["build", "--release", "--package", "docket"])?;
+    step("cargo", &["test", "--package", "tests", "--test", "cluster", "--", "--nocapture"])
 }
 
 fn sim(seed: u64, count: u64) -> Done {

@@ -35,7 +35,7 @@ impl Neighbour {
         let address = listener.local_addr().unwrap().to_string();
         let peers = Arc::new(GrpcPeers::new(house.genesis.log, &Business, RemoteOptions::default()));
         let (hint, hinted) = watch::channel(set(wanted));
-        let node = house.try_node_with(&address, hinted, peers).await.unwrap();
+        let node = house.try_node_with(&address, &address, hinted, peers).await.unwrap();
         let shutdown = CancellationToken::new();
         let door = Arc::new(node.clone());
         let serving = serve::<Business>(listener, door, RemoteOptions::default(), shutdown.clone()).unwrap();
