@@ -522,7 +522,9 @@ fn location(url_or_path: &str) -> Result<Location, StoreFault> {
     // The part after the scheme is a path as it stands: nothing in it is escaped.
     let path = match url_or_path.split_once(':') {
         Some(("sqlite", rest)) => rest.strip_prefix("//").unwrap_or(rest),
-        Some(("postgres" | "postgresql", _)) => return PostgresPlace::parse(url_or_path).map(|place| Location::Postgres(Box::new(place))),
+        Some(("postgres" | "postgresql", _)) => {
+            return PostgresPlace::parse(url_or_path).map(|place| Location::Postgres(Box::new(place)));
+        }
         _ => url_or_path,
     };
     match path {
