@@ -47,7 +47,7 @@ enum Chore {
         #[arg(long, default_value_t = 1)]
         seed: u64,
     },
-    /// Several nodes on a real Kafka and a real PostgreSQL: killed, frozen, cut off, restarted, with what they stand on
+    /// The log in a real Kafka held to the contract, and several nodes on it and a real PostgreSQL: killed, frozen, cut off, restarted, with what they stand on
     Trials,
     /// Run seeds of the simulated log beyond those that the tests run
     Sim {
@@ -195,6 +195,7 @@ fn trials() -> Done {
         return Err(missing);
     }
     step("cargo", &["build", "--release", "--package", "docket"])?;
+    step("cargo", &["test", "--package", "engine-kafka", "--test", "kafka"])?;
     step("cargo", &["test", "--package", "tests", "--test", "cluster", "--", "--nocapture"])
 }
 

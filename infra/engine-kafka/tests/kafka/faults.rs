@@ -36,6 +36,7 @@ fn a_silent_broker_leaves_records_unknown_and_the_log_goes_on_when_it_speaks() {
     let mut writer = Writer::new(&log, 0);
     assert_eq!(writer.append_many(10, record).last(), Some(&Offset(10)));
     log.reachable().expect("all is well");
+    log.caught_up(PATIENCE).expect("it follows");
     kafka.pause(1);
     for number in 10..20 {
         writer.hand(record(number));
