@@ -261,7 +261,7 @@ async fn two_nodes_of_one_name_do_no_harm() {
     one.wants(nothing());
     other.leads(&all()).await;
     load.goes_on(200).await;
-    assert!(load.end(&one).await > 400);
+    assert!(load.end(&one).await >= 400);
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
