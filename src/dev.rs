@@ -169,7 +169,7 @@ impl House {
             cursors: self.cursors.clone(),
             draining: stop.clone(),
         };
-        let commands = CommandSide::new(self.node.clone(), self.gateway.clone());
+        let commands = CommandSide::new(self.node.clone(), self.gateway.clone(), stop.clone());
         let node = self.node.clone();
         let projection = self.projection.clone();
         let health = Health::builder(stop.clone())
