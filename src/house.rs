@@ -156,7 +156,7 @@ impl House {
 
     /// The routes of its roles, and those that every node has.
     fn routes(&self, metrics: &Metrics, stop: &CancellationToken) -> Router {
-        let commands = CommandSide::new(self.node.clone(), self.gateway.clone());
+        let commands = CommandSide::new(self.node.clone(), self.gateway.clone(), stop.clone());
         let mut routes = Router::new().merge(commands.routes());
         if self.plan.dev_routes {
             routes = routes.merge(commands.dev_routes());

@@ -12,6 +12,7 @@ mod stock;
 use axum::Router;
 use domain::Shop;
 use engine_runtime::node::Node;
+use tokio_util::sync::CancellationToken;
 
 use crate::gateway::Simulator;
 use door::Door;
@@ -24,10 +25,11 @@ pub struct CommandSide {
 }
 
 impl CommandSide {
-    /// Commands for this node, whose payments go to this gateway.
-    pub fn new(node: Node<Shop>, gateway: Simulator) -> Self {
+    /// Commands for this node, whose payments go to this gateway. Once `draining` is cancelled, requests that wait for what
+    /// follows from their command are soon answered with how it stands.
+    pub fn new(node: Node<Shop>, gateway: Simulator, draining: CancellationToken) -> Self {
         door::hear_second_answers(&node, &gateway);
-        Self { door: Door::new(node), gateway }
+        Self { door: Door::new(node, draining), gateway }
     }
 
     /// All routes that take commands.

@@ -19,16 +19,22 @@ use engine_runtime::watch::{Current, Watch};
 use schemas::command::{GatewayAnswer, GatewayCall, ShopCommand};
 use schemas::id::PaymentId;
 use schemas::problem::ShopCode;
+use tokio_util::sync::CancellationToken;
 use uuid::Uuid;
 
 use crate::fingerprint::Fingerprints;
 use crate::gateway::Simulator;
+
+/// How long what follows from a command is still waited for once the node drains. 1 s: most comes within, and it leaves
+/// time to be told.
+const DRAIN_WAIT: Duration = Duration::from_secs(1);
 
 /// What the routes share. Cheap to clone.
 #[derive(Clone)]
 pub(crate) struct Door {
     node: Node<Shop>,
     fingerprints: Fingerprints,
+    draining: CancellationToken,
 }
 
 /// A command as it stands at the door.
@@ -69,9 +75,9 @@ impl Accepted {
 }
 
 impl Door {
-    pub(crate) fn new(node: Node<Shop>) -> Self {
+    pub(crate) fn new(node: Node<Shop>, draining: CancellationToken) -> Self {
         let fingerprints = Fingerprints::new(&node.genesis().fingerprint_key);
-        Self { node, fingerprints }
+        Self { node, fingerprints, draining }
     }
 
     pub(crate) fn node(&self) -> &Node<Shop> {
@@ -112,6 +118,21 @@ impl Door {
             Answer::Unheard => Err(Problem::invalid_fields(faults)),
             Answer::Reused => Err(Problem::idempotency_key_reused()),
             Answer::Expired => Err(Problem::command_expired()),
+        }
+    }
+
+    /// What follows from a command that is done, if it comes by `deadline`, and soon if the node drains: whoever waits is
+    /// answered before the connection is closed.
+    pub(crate) async fn by<T>(&self, deadline: tokio::time::Instant, what: impl Future<Output = T>) -> Option<T> {
+        let drained = async {
+            self.draining.cancelled().await;
+            tokio::time::sleep(DRAIN_WAIT).await;
+        };
+        tokio::select! {
+            biased;
+            what = what => Some(what),
+            () = tokio::time::sleep_until(deadline) => None,
+            () = drained => None,
         }
     }
 

@@ -169,7 +169,7 @@ impl Door {
                 matches!(&*current.state, ShopState::Checkout(checkout)
                     if matches!(checkout.shown.state, SagaState::Completed | SagaState::Compensated))
             });
-            let Ok(settled) = tokio::time::timeout_at(deadline, settled).await else { return Ok(None) };
+            let Some(settled) = self.by(deadline, settled).await else { return Ok(None) };
             let Some(settled) = settled else { return Ok(None) };
             positions.reach(settled.position);
             if let ShopState::Checkout(checkout) = &*settled.state {

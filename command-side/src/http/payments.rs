@@ -152,7 +152,7 @@ impl Door {
             current.version > accepted.decided.version
                 && matches!(&*current.state, ShopState::Payment(payment) if payment.shown.in_flight.is_none())
         });
-        let Ok(Some(quiet)) = tokio::time::timeout_at(deadline, quiet).await else { return Ok(None) };
+        let Some(Some(quiet)) = self.by(deadline, quiet).await else { return Ok(None) };
         if quiet.version == accepted.decided.version.next()
             && let ShopState::Payment(payment) = &*quiet.state
         {
