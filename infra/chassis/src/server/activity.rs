@@ -21,6 +21,11 @@ use super::Limits;
 const IDLE: u8 = 0;
 const HEAD: u8 = 1;
 const BUSY: u8 = 2;
+const CLOSING: u8 = 3;
+/// How long, and for how many bytes, a client is heard out that was answered before it had sent all: closing while it
+/// still sends resets the connection, and a reset may overtake the answer that says what was wrong.
+const HEAR_OUT_MAX: Duration = Duration::from_secs(1);
+const HEAR_OUT_BYTES_MAX: usize = 4 * 1024 * 1024;
 /// Stands for "never" among microseconds.
 const NEVER: u64 = u64::MAX;
 
@@ -85,6 +90,13 @@ impl Activity {
         self.enter(IDLE, self.now_us());
     }
 
+    /// All is said; what the client still sends is for nobody. Tells whether it was in the middle of a head.
+    fn closing(&self) -> bool {
+        let in_head = self.phase.load(Relaxed) == HEAD;
+        self.enter(CLOSING, self.now_us());
+        in_head
+    }
+
     fn write_waits(&self) {
         if self.stalled_us.load(Relaxed) == NEVER {
             self.stalled_us.store(self.now_us(), Relaxed);
@@ -117,6 +129,7 @@ impl Activity {
                 }
             }
             HEAD => since + self.header_time_max,
+            CLOSING => since + HEAR_OUT_MAX,
             // Not bounded here, but what comes after it is: so the watchdog keeps looking.
             _ => Instant::now() + self.idle_max,
         };
@@ -155,11 +168,21 @@ impl Activity {
 pub(super) struct Watched {
     stream: TcpStream,
     activity: Arc<Activity>,
+    end: End,
+}
+
+/// How far a socket's end has come.
+#[derive(Clone, Copy)]
+enum End {
+    /// It is in use.
+    Open,
+    /// Nothing is sent any more. If the client was still sending, what it sends is read and dropped.
+    Said { sending: bool, bytes: usize },
 }
 
 impl Watched {
     pub(super) fn new(stream: TcpStream, activity: Arc<Activity>) -> Self {
-        Self { stream, activity }
+        Self { stream, activity, end: End::Open }
     }
 
     fn wrote<T>(&self, poll: Poll<T>) -> Poll<T> {
@@ -209,7 +232,30 @@ impl AsyncWrite for Watched {
     }
 
     fn poll_shutdown(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
-        Pin::new(&mut self.stream).poll_shutdown(cx)
+        let (mut sending, mut bytes) = match self.end {
+            End::Said { sending, bytes } => (sending, bytes),
+            End::Open => {
+                ready!(Pin::new(&mut self.stream).poll_shutdown(cx))?;
+                (self.activity.closing(), 0)
+            }
+        };
+        let mut dropped = [0; 4096];
+        while bytes < HEAR_OUT_BYTES_MAX {
+            let mut piece = ReadBuf::new(&mut dropped);
+            match Pin::new(&mut self.stream).poll_read(cx, &mut piece) {
+                Poll::Ready(Ok(())) if !piece.filled().is_empty() => {
+                    sending = true;
+                    bytes += piece.filled().len();
+                }
+                Poll::Pending if sending => {
+                    self.end = End::Said { sending, bytes };
+                    return Poll::Pending;
+                }
+                // It has ended too, or was not sending anything.
+                Poll::Ready(_) | Poll::Pending => break,
+            }
+        }
+        Poll::Ready(Ok(()))
     }
 }
 

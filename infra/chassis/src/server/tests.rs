@@ -122,6 +122,39 @@ async fn a_connection_serves_many_requests() {
 }
 
 #[tokio::test]
+async fn who_sends_too_much_is_heard_out_and_reads_why() {
+    let refusing = Router::new().route("/", post(async || http::StatusCode::PAYLOAD_TOO_LARGE));
+    let server = Running::start(refusing, Limits::DEFAULT).await;
+    let much = "x".repeat(1024 * 1024);
+    for (request, status) in [
+        (format!("GET / HTTP/1.1\r\nHost: a\r\nX-Large: {much}\r\n\r\n"), "431"),
+        (format!("POST / HTTP/1.1\r\nHost: a\r\nContent-Length: {}\r\n\r\n{much}", much.len()), "413"),
+    ] {
+        // In pieces, and reading only after all is sent, as most clients do.
+        let mut client = server.connect().await;
+        for piece in request.as_bytes().chunks(64 * 1024) {
+            client.0.write_all(piece).await.expect("the server hears it out");
+            tokio::task::yield_now().await;
+        }
+        let mut answer = String::new();
+        timeout(PATIENCE, client.0.read_to_string(&mut answer)).await.expect("the server closes").unwrap();
+        assert!(answer.starts_with(&format!("HTTP/1.1 {status}")), "{answer}");
+    }
+
+    // Not for ever.
+    let mut client = server.connect().await;
+    let start = Instant::now();
+    let mut told = client.0.write_all(format!("GET / HTTP/1.1\r\nX-Large: {much}").as_bytes()).await;
+    while told.is_ok() {
+        assert!(start.elapsed() < PATIENCE);
+        told = client.0.write_all(b"x").await;
+        sleep(Duration::from_millis(20)).await;
+    }
+    assert_about(start.elapsed(), 1_000);
+    server.stop().await;
+}
+
+#[tokio::test]
 async fn half_a_head_is_not_waited_for() {
     let server = Running::start(hello(), brief()).await;
     let mut client = server.connect().await;
