@@ -10,18 +10,20 @@ use std::time::Duration;
 use engine::read_store::StoreFault;
 use engine::view::ColumnKind;
 use serde_json::Value;
-use sqlx::migrate::{MigrateError, Migrator};
+use sqlx::migrate::{MigrateError, Migration, MigrationType, Migrator};
 use sqlx::pool::PoolConnection;
 use sqlx::sqlite::{
     SqliteArguments, SqliteConnectOptions, SqliteConnection, SqliteJournalMode, SqlitePool, SqlitePoolOptions,
     SqliteRow, SqliteSynchronous,
 };
-use sqlx::{AssertSqlSafe, Connection, Row as _, Sqlite, Transaction};
+use sqlx::{AssertSqlSafe, Connection, Row as _, SqlSafeStr as _, Sqlite, Transaction};
 
 use super::{Access, Bind, Session, Statement};
 use crate::store::Options;
 
-static MIGRATIONS: Migrator = sqlx::migrate!("migrations/sqlite");
+/// Each with its number, in order. Read at build time without sqlx's macro: that would build sqlx, SQLite and TLS twice.
+const MIGRATIONS: &[(i64, &str, &str)] =
+    &[(1, "bookkeeping", include_str!("../../migrations/sqlite/0001_bookkeeping.sql"))];
 /// The number of the last of them.
 const FORMAT: i64 = 1;
 
@@ -202,6 +204,13 @@ async fn tables(pool: &SqlitePool) -> Result<Vec<String>, sqlx::Error> {
     sqlx::query_scalar(tables).fetch_all(pool).await
 }
 
+fn migrations() -> Migrator {
+    let each = MIGRATIONS.iter().map(|&(number, name, text)| {
+        Migration::new(number, name.into(), MigrationType::Simple, text.into_sql_str(), false)
+    });
+    Migrator::with_migrations(each.collect())
+}
+
 /// Refuses what is not ours or newer than us, and brings the rest up to date.
 async fn prepare(pool: &SqlitePool, shown: &str) -> Result<(), StoreFault> {
     let tables = tables(pool).await.map_err(|error| fault(error, shown))?;
@@ -216,7 +225,7 @@ async fn prepare(pool: &SqlitePool, shown: &str) -> Result<(), StoreFault> {
     } else if tables.iter().any(|table| table != "_sqlx_migrations") {
         return Err(StoreFault::Damaged(format!("{shown} is a database of another program")));
     }
-    MIGRATIONS.run(pool).await.map_err(|error| match error {
+    migrations().run(pool).await.map_err(|error| match error {
         MigrateError::Execute(error) | MigrateError::ExecuteMigration(error, _) => fault(error, shown),
         MigrateError::VersionMissing(found) => StoreFault::TooNew { found, known: FORMAT },
         error => StoreFault::Damaged(format!("{shown}: {error}")),
