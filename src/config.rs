@@ -175,7 +175,7 @@ impl Default for KafkaConfig {
             start_timeout_ms: 30_000,
             request_timeout_ms: 5_000,
             delivery_timeout_ms: 15_000,
-            session_timeout_ms: 6_000,
+            session_timeout_ms: 3_000,
             tls: false,
             tls_ca_file: None,
             tls_certificate_file: None,

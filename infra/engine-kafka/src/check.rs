@@ -2,6 +2,7 @@
 //! finding says what is wrong and how to mend it.
 
 use std::collections::BTreeMap;
+use std::time::Duration;
 
 use crate::admin::{Admin, BROKERS_LEARN, TopicLayout};
 use crate::fault::KafkaFault;
@@ -9,6 +10,11 @@ use crate::options::{BATCH_BYTES_NEEDED, KafkaOptions};
 
 /// How long a broker may be silent before its partitions get other leaders, if nodes are to go on within 10 s.
 const BROKER_SESSION_MS_MAX: u64 = 9_000;
+
+/// The shortest session that brokers allow unless they are set otherwise.
+const SESSION_MIN_UNTOLD: Duration = Duration::from_secs(6);
+/// Shorter ones end by themselves on a busy machine.
+const SESSION_MIN: Duration = Duration::from_secs(1);
 
 /// Something that is not as it should be.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -91,17 +97,28 @@ fn look(admin: &Admin, options: &KafkaOptions, findings: &mut Vec<Finding>) -> R
     Ok(())
 }
 
+/// How long a session may be that is to be as long as the options say, as the brokers are set; at least [`SESSION_MIN_UNTOLD`]
+/// where they do not tell.
+pub(crate) fn allowed_session(options: &KafkaOptions, settings: Option<&BTreeMap<String, String>>) -> Duration {
+    let bound = |name: &str| Some(Duration::from_millis(settings?.get(name)?.parse().ok()?));
+    let least = bound("group.min.session.timeout.ms").unwrap_or(SESSION_MIN_UNTOLD).max(SESSION_MIN);
+    let most = bound("group.max.session.timeout.ms").unwrap_or(Duration::MAX);
+    options.session_timeout.max(least).min(most.max(least))
+}
+
 fn judge_broker(options: &KafkaOptions, settings: &BTreeMap<String, String>) -> Vec<Finding> {
     let mut findings = Vec::new();
     let number = |name: &str| settings.get(name).and_then(|value| value.parse::<u64>().ok());
-    let session = u64::try_from(options.session_timeout.as_millis()).unwrap_or(u64::MAX);
-    let (min, max) = (number("group.min.session.timeout.ms"), number("group.max.session.timeout.ms"));
-    if min.is_some_and(|min| session < min) || max.is_some_and(|max| session > max) {
-        let (min, max) = (min.unwrap_or(0), max.unwrap_or(u64::MAX));
-        findings.push(Finding::fatal(
-            "group.min.session.timeout.ms",
-            format!("a session timeout of {session} ms is outside what the brokers allow, {min} to {max} ms"),
-            "choose another session timeout, or change the brokers' bounds",
+    let (asked, allowed) = (options.session_timeout, allowed_session(options, Some(settings)));
+    if asked != allowed {
+        let name = if asked < allowed { "group.min.session.timeout.ms" } else { "group.max.session.timeout.ms" };
+        let (asked, allowed) = (asked.as_millis(), allowed.as_millis());
+        findings.push(Finding::note(
+            name,
+            format!(
+                "the brokers do not allow sessions of {asked} ms: a dead node is taken over from after {allowed} ms"
+            ),
+            format!("set {name}={asked} on the brokers, or session_timeout_ms = {allowed} here"),
         ));
     }
     if let Some(broker_session) = number("broker.session.timeout.ms").filter(|ms| *ms > BROKER_SESSION_MS_MAX) {
@@ -258,6 +275,21 @@ mod tests {
         ] {
             assert_eq!(judged(3, &[(name, value)]), [(name, true)], "{name}={value}");
         }
+    }
+
+    #[test]
+    fn a_session_is_as_long_as_the_brokers_allow() {
+        let session = |settings: &[(&str, &str)]| {
+            let told = settings.iter().map(|(name, value)| ((*name).to_owned(), (*value).to_owned())).collect();
+            let found = judge_broker(&options(), &told).len();
+            (allowed_session(&options(), Some(&told)).as_millis(), found)
+        };
+        let (least, most) = ("group.min.session.timeout.ms", "group.max.session.timeout.ms");
+        assert_eq!(session(&[(least, "500"), (most, "1800000")]), (3_000, 0));
+        assert_eq!(session(&[(least, "6000"), (most, "1800000")]), (6_000, 1));
+        assert_eq!(session(&[(least, "1"), (most, "2000")]), (2_000, 1));
+        assert_eq!(session(&[]), (6_000, 1));
+        assert_eq!(allowed_session(&options(), None), Duration::from_secs(6));
     }
 
     #[test]

@@ -6,7 +6,7 @@ use std::collections::BTreeSet;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::thread::JoinHandle;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use engine::position::Partition;
 use parking_lot::Mutex;
@@ -17,11 +17,16 @@ use rdkafka::{ClientContext, TopicPartitionList};
 use tokio::sync::watch;
 
 use crate::admin::{Admin, owners_topic_settings, say};
+use crate::check::allowed_session;
 use crate::fault::{KafkaFault, told};
 use crate::options::KafkaOptions;
 
 /// How soon leaving is noticed.
 const POLL: Duration = Duration::from_millis(100);
+
+/// How long a node that has lost the group goes on by what it was told last. Brokers that elect another coordinator put all
+/// members out at once: if each gave its partitions back then, nobody would lead anything.
+const KEPT_WITHOUT_GROUP: Duration = Duration::from_secs(10);
 
 /// The partitions that a node should lead.
 pub type Hint = Arc<BTreeSet<Partition>>;
@@ -47,9 +52,10 @@ impl KafkaGroup {
                 return Err(KafkaFault::Partitions { topic, found, founded: partitions });
             }
         }
+        let session = session(&admin, options);
         let (sender, hint) = watch::channel(Hint::default());
-        let member = Member { topic: topic.clone(), hint: sender };
-        let consumer = BaseConsumer::from_config_and_context(&options.group_config(), member)
+        let member = Member { topic: topic.clone(), hint: sender, lost: Mutex::new(None) };
+        let consumer = BaseConsumer::from_config_and_context(&options.group_config(session), member)
             .map_err(|error| KafkaFault::Options(error.to_string()))?;
         consumer
             .subscribe(&[&topic])
@@ -64,6 +70,7 @@ impl KafkaGroup {
                         if let Some(Err(error)) = consumer.poll(POLL) {
                             tracing::debug!(%error, "the owners' group complains");
                         }
+                        consumer.context().give_up();
                     }
                     // Here, not on an async task: it waits for the group to be left.
                     drop(consumer);
@@ -73,8 +80,8 @@ impl KafkaGroup {
         Ok(Self { hint, leaving, thread: Mutex::new(Some(thread)) })
     }
 
-    /// What this node should lead, now and from now on. Empty before the first assignment, while the brokers have not
-    /// been heard of for a session's time, and after leaving.
+    /// What this node should lead, now and from now on. Empty before the first assignment, some seconds after the group
+    /// was lost and not found again, and after leaving.
     pub fn hint(&self) -> watch::Receiver<Hint> {
         self.hint.clone()
     }
@@ -95,14 +102,49 @@ impl Drop for KafkaGroup {
     }
 }
 
+/// How long the brokers are to wait for this member: what the options say, as far as they allow it.
+fn session(admin: &Admin, options: &KafkaOptions) -> Duration {
+    let settings = admin.brokers(admin.patience()).and_then(|brokers| match brokers.first() {
+        Some(broker) => admin.broker_settings(*broker).map(Some),
+        None => Ok(None),
+    });
+    let settings = settings.unwrap_or_else(|fault| {
+        tracing::info!(error = %fault, "the brokers do not tell how short a session they allow");
+        None
+    });
+    let session = allowed_session(options, settings.as_ref());
+    if session != options.session_timeout {
+        let (asked, allowed) = (options.session_timeout.as_millis(), session.as_millis());
+        tracing::warn!(
+            mend = format!("set group.min.session.timeout.ms={asked} on the brokers"),
+            "sessions of {asked} ms are not allowed: if this node dies, others take over after {allowed} ms"
+        );
+    }
+    session
+}
+
 struct Member {
     topic: String,
     hint: watch::Sender<Hint>,
+    /// Since when the group is lost: the brokers gave this member up, or it has not heard of them.
+    lost: Mutex<Option<Instant>>,
 }
 
 impl Member {
+    /// Gives up what was kept while the group was lost, once that has been too long.
+    fn give_up(&self) {
+        let mut lost = self.lost.lock();
+        if lost.is_some_and(|since| since.elapsed() > KEPT_WITHOUT_GROUP) {
+            *lost = None;
+            tracing::warn!("the owners' group was lost and not found again: this node should lead nothing");
+            self.hint.send_replace(Hint::default());
+        }
+    }
+
     fn change(&self, list: &TopicPartitionList, change: impl Fn(&mut BTreeSet<Partition>, Partition)) {
-        let mut hint = BTreeSet::clone(&self.hint.borrow());
+        // What was kept while the group was lost ends with the first that is told anew.
+        let kept = self.lost.lock().take().is_none();
+        let mut hint = if kept { BTreeSet::clone(&self.hint.borrow()) } else { BTreeSet::new() };
         for element in list.elements_for_topic(&self.topic) {
             if let Ok(number) = u16::try_from(element.partition()) {
                 change(&mut hint, Partition(number));
@@ -124,9 +166,14 @@ impl ClientContext for Member {
 }
 
 impl ConsumerContext for Member {
-    fn pre_rebalance(&self, _: &BaseConsumer<Self>, rebalance: &Rebalance<'_>) {
+    fn pre_rebalance(&self, consumer: &BaseConsumer<Self>, rebalance: &Rebalance<'_>) {
         // Only told, not waited for: a node that is slow to let go is fenced by the next one's claim.
         if let Rebalance::Revoke(list) = rebalance {
+            if consumer.assignment_lost() {
+                tracing::warn!("the owners' group is lost: this node goes on by what it was told last");
+                self.lost.lock().get_or_insert_with(Instant::now);
+                return;
+            }
             self.change(list, |hint, partition| {
                 hint.remove(&partition);
             });

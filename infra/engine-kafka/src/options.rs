@@ -40,8 +40,9 @@ pub struct KafkaOptions {
     pub delivery_timeout: Duration,
     /// How long one request may take before it is sent again, at most `delivery_timeout`.
     pub request_timeout: Duration,
-    /// How long the brokers wait for a sign of life before a node's partitions go to others. They allow 6 s to 30 min
-    /// unless `group.min.session.timeout.ms` says otherwise.
+    /// How long the brokers wait for a sign of life before a node's partitions go to others: the greater part of what a
+    /// take-over takes. Where they do not allow it (6 s to 30 min unless `group.min.session.timeout.ms` says otherwise), the
+    /// nearest that they do.
     pub session_timeout: Duration,
     /// Bytes of the local copy's first segment.
     pub segment_bytes_first: u64,
@@ -66,7 +67,7 @@ impl KafkaOptions {
             patience: Duration::from_secs(30),
             delivery_timeout: Duration::from_secs(15),
             request_timeout: Duration::from_secs(5),
-            session_timeout: Duration::from_secs(6),
+            session_timeout: Duration::from_secs(3),
             segment_bytes_first: 8 << 20,
             segment_bytes: 64 << 20,
             fetch_ahead_mib: 32,
@@ -159,8 +160,8 @@ impl KafkaOptions {
         config
     }
 
-    pub(crate) fn group_config(&self) -> ClientConfig {
-        let session = self.session_timeout.max(Duration::from_secs(1));
+    /// For a member whose sessions are so long.
+    pub(crate) fn group_config(&self, session: Duration) -> ClientConfig {
         let mut config = self.client();
         // No `group.instance.id`: the second of two processes with one node name would put the first out of the group
         // for good, and a member that has one does not leave when it ends.
@@ -169,7 +170,9 @@ impl KafkaOptions {
             .set("group.protocol", "classic")
             .set("partition.assignment.strategy", "cooperative-sticky")
             .set("session.timeout.ms", millis(session))
-            .set("heartbeat.interval.ms", millis((session / 4).min(Duration::from_secs(2))))
+            // Members hear of a death by the answer to one of these. librdkafka's own thread sends them, however busy the
+            // node is.
+            .set("heartbeat.interval.ms", millis((session / 6).min(Duration::from_secs(1))))
             .set("max.poll.interval.ms", millis(session.max(Duration::from_secs(300))))
             .set("enable.auto.commit", "false")
             .set("enable.auto.offset.store", "false")
@@ -302,6 +305,6 @@ mod tests {
         assert_eq!(follower.get("check.crcs"), Some("true"));
         assert_eq!(follower.get("isolation.level"), Some("read_uncommitted"));
         assert_eq!(follower.get("auto.offset.reset"), Some("error"));
-        assert_eq!(options.group_config().get("group.instance.id"), None);
+        assert_eq!(options.group_config(options.session_timeout).get("group.instance.id"), None);
     }
 }

@@ -63,3 +63,24 @@ fn two_members_of_one_name_share_as_well() {
         hints[0].len() == 1 && hints[1].len() == 1 && hints[0].is_disjoint(&hints[1])
     });
 }
+
+#[test]
+fn whoever_loses_the_group_goes_on_by_what_it_was_told_and_is_told_anew() {
+    let mut kafka = xtask::kafka::Kafka::start(1);
+    let directory = tempfile::tempdir().expect("a directory");
+    let mut options = options(&fresh_name(), directory.path());
+    (options.brokers, options.session_timeout) = (kafka.bootstrap(), Duration::from_secs(1));
+    let first = KafkaGroup::join(&options, 4).expect("it joins");
+    wait_until(&[&first], |hints| hints[0].len() == 4);
+    kafka.pause(1);
+    let mut hint = first.hint();
+    hint.mark_unchanged();
+    // Its session ends on both sides; nothing else can be waited for.
+    std::thread::sleep(options.session_timeout * 3);
+    assert!(!hint.has_changed().expect("it is a member"), "it was told to lead {:?}", hint.borrow());
+    kafka.resume(1);
+    let second = KafkaGroup::join(&options, 4).expect("it joins");
+    wait_until(&[&first, &second], |hints| {
+        hints[0].len() == 2 && hints[1].len() == 2 && hints[0].is_disjoint(&hints[1])
+    });
+}
