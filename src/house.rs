@@ -198,12 +198,13 @@ impl House {
         if !self.node.drain(within).await {
             tracing::warn!("not everything settled in {} s; it will after the next start", within.as_secs());
         }
-        // Only now: who is given the partitions next finds them given back.
-        let left = self.others.map(Others::leave);
-        self.followed.close().await;
-        if let Some(left) = left {
-            left.await;
-        }
+        // Only now: who is given the partitions next finds them given back. The others need not wait for our rows.
+        let leave = async {
+            if let Some(others) = self.others {
+                others.leave().await;
+            }
+        };
+        tokio::join!(leave, self.followed.close());
         let kept = self.kept;
         let states = self.states;
         let closed = tokio::task::spawn_blocking(move || {
