@@ -64,7 +64,7 @@ pub(crate) const KEYS: &[Key] = &[
     key(
         "log.kafka.session_timeout_ms",
         Kind::Whole(1_000, 1_800_000),
-        "How long a node may be silent before its partitions go to others. Brokers allow 6,000 and more by default.",
+        "How long a node may be silent before its partitions go to others; no less than the brokers allow, 6,000 by default.",
     ),
     key("log.kafka.tls", Kind::Flag, "Whether connections to the brokers are encrypted. Needs the feature kafka-tls."),
     key("log.kafka.tls_ca_file", Kind::Text, "PEM file of the authorities to trust. The system's if not set."),
