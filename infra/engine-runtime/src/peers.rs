@@ -26,7 +26,8 @@ pub trait Peers<D: Decider>: Send + Sync + 'static {
     /// Hands a command to its owner and waits at most `within` for the answer. Never sends the same command twice by
     /// itself. `NotOwner` if that node does not lead `partition`, and `Overloaded` if it, or the way to it, is too busy:
     /// in both cases this try did nothing. Whatever may have reached a log and was not answered is `Unconfirmed` or
-    /// `TimedOut`; a node that certainly never got it is `Unreachable`.
+    /// `TimedOut`; a node that certainly never got it is `Unreachable`. The answer of a node of another version may lack
+    /// its state ([`engine::message::Decided::lacks_state`]).
     fn submit(
         &self,
         owner: &Owner,

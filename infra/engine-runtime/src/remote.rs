@@ -2,7 +2,9 @@
 //! there. What travels is written down in `proto/shards.proto`.
 //!
 //! The rule on both sides: *did nothing* is said only where it is certain, all else is unknown. An owner that is asked
-//! about another log, or in a form it does not know, refuses before it decides. A caller that goes away cancels nothing.
+//! about another log, or in a form it does not know, refuses before it decides. Nodes whose states are of different
+//! versions do serve each other: the owner leaves the state out and the caller folds it. A caller that goes away cancels
+//! nothing.
 
 mod convert;
 mod door;

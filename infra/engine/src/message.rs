@@ -113,6 +113,12 @@ pub trait Portable: Serialize + serde::de::DeserializeOwned {
     /// The form and meaning of that JSON. Raised when an older program would read it without complaint and wrongly; it
     /// refuses what is newer than it knows. Its first is 1.
     const FORMAT: u32;
+
+    /// The least format in which this very command is read rightly. A program that knows a later format still sends what
+    /// has not changed in the older one, so that nodes of both versions understand each other while they are upgraded.
+    fn format(&self) -> u32 {
+        Self::FORMAT
+    }
 }
 
 /// Where in a request a fault lies.
@@ -219,6 +225,15 @@ pub struct Decided<S> {
     pub state: Option<Arc<S>>,
     /// Whether this was answered before.
     pub replayed: bool,
+}
+
+impl<S> Decided<S> {
+    /// Whether a state belongs to it and is not there: it came from a node whose states this one may not read, and has to
+    /// be folded here before it is told.
+    pub fn lacks_state(&self) -> bool {
+        let says_all = !self.outcome.is_accepted() || self.outcome.answer.is_some();
+        self.state.is_none() && !says_all && self.version > Version(0)
+    }
 }
 
 /// Why there is no definite answer. The sender may ask again with the same id; that converges.

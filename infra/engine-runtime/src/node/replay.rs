@@ -78,7 +78,8 @@ async fn offset_of<R: Reactor>(
     }
 }
 
-async fn state_at<R: Reactor>(
+/// The stream's state at `version`, which is reflected by the state store or by the shard here.
+pub(crate) async fn state_at<R: Reactor>(
     shared: &Arc<Shared<R>>,
     position: Position,
     tenant: &Tenant,

@@ -16,9 +16,9 @@ use tokio::sync::{OwnedSemaphorePermit, mpsc, oneshot, watch};
 use tokio::time::{Instant, sleep_until, timeout_at};
 use tracing::{debug, error};
 
-use super::KnownCommand;
 use super::inbox::{Knock, Reply, Way};
 use super::shared::{Answering, Shared, answer};
+use super::{KnownCommand, PartitionStatus, replay};
 use crate::peers::Owner;
 
 /// Longest wait of the node's own commands for room in a shard's queue.
@@ -227,6 +227,50 @@ impl<R: Reactor> Shared<R> {
         Ok(known.into_iter().map(|known| KnownCommand { resource: known.resource, commit: known.commit }).collect())
     }
 
+    /// What an owner of another version left out is folded here, from this node's own copy of the log. If that cannot be
+    /// had, the command is done all the same and its sender does not know it: a repeat, here or elsewhere, tells.
+    async fn with_state(
+        self: &Arc<Self>,
+        partition: Partition,
+        envelope: &Envelope<R::Command>,
+        answer: Answer<R::State>,
+        deadline: Instant,
+    ) -> Result<Answer<R::State>, NoAnswer> {
+        let Answer::Decided(mut decided) = answer else { return Ok(answer) };
+        if decided.lacks_state() {
+            let position = Position { partition, offset: decided.position.offset };
+            let folded = async {
+                self.until_folded(position).await?;
+                replay::state_at(self, position, &envelope.tenant, &envelope.resource, decided.version).await
+            };
+            let folded = timeout_at(deadline, folded).await.map_err(|_| NoAnswer::TimedOut)?;
+            // Whatever the reason, it must not sound as if nothing had been done.
+            decided.state = Some(folded.map_err(|_| NoAnswer::Unconfirmed)?);
+        }
+        Ok(Answer::Decided(decided))
+    }
+
+    /// Waits until the state store reflects this record.
+    async fn until_folded(&self, position: Position) -> Result<(), NoAnswer> {
+        let (mut saved, mut status) = (self.saver.saved(), self.status.subscribe());
+        loop {
+            saved.borrow_and_update();
+            if self.store.checkpoint(position.partition).0.next_offset > position.offset {
+                return Ok(());
+            }
+            // Nobody here folds it any further.
+            if let PartitionStatus::Stopped | PartitionStatus::Damaged(_) | PartitionStatus::Released =
+                status.borrow_and_update()[usize::from(position.partition.0)]
+            {
+                return Err(NoAnswer::Unconfirmed);
+            }
+            tokio::select! {
+                moved = saved.changed() => moved.map_err(|_| NoAnswer::Unconfirmed)?,
+                moved = status.changed() => moved.map_err(|_| NoAnswer::Unconfirmed)?,
+            }
+        }
+    }
+
     /// Waits until there is another route, or it is time to try the same again. False once the deadline has passed, or
     /// the node drains.
     async fn wait(&self, tries: &mut Tries, route: &mut Routed, at: &Route, deadline: Instant) -> bool {
@@ -291,8 +335,12 @@ async fn carry<R: Reactor>(
                     shared.reach(decided.position);
                 }
                 shared.forwarded.increment(1);
+                let told = shared.with_state(partition, &envelope, answer, deadline).await;
+                if told.is_err() {
+                    shared.turned_away.increment(1);
+                }
                 // Whoever asked may have gone away; it is done all the same.
-                let _ = reply.to.send(Ok(answer));
+                let _ = reply.to.send(told);
                 return;
             }
             Err(no) => {

@@ -21,16 +21,18 @@ use crate::node::KnownCommand;
 /// What is wrong with a message, for the log.
 pub(super) type Unreadable = String;
 
-/// What both sides must agree on, as one of them sees it.
+/// What both sides look at before one decides for the other, as one of them sees it.
 pub(super) fn terms<C: Portable>(log: LogId, decider_version: u32) -> proto::Terms {
     proto::Terms { log_id: bytes_of(log.0), format: C::FORMAT, decider_version }
 }
 
 pub(super) fn submit_request<C: Portable>(
-    terms: proto::Terms,
+    mut terms: proto::Terms,
     partition: Partition,
     envelope: Envelope<C>,
 ) -> Result<proto::SubmitRequest, Unreadable> {
+    // What has not changed since an older format is sent in that one. A question without a command is of the first.
+    terms.format = envelope.command.as_ref().map_or(1, Portable::format);
     let command = envelope.command.map(|command| json(&command)).transpose()?;
     Ok(proto::SubmitRequest {
         terms: Some(terms),
@@ -97,10 +99,14 @@ fn precondition(demanded: Option<proto::Precondition>) -> Result<Precondition, U
     }
 }
 
-pub(super) fn submit_reply<D: Decider>(answer: Result<Answer<D::State>, NoAnswer>) -> proto::SubmitReply {
+/// `with_state`: whether the asker can read this program's states. One that cannot folds it itself.
+pub(super) fn submit_reply<D: Decider>(
+    answer: Result<Answer<D::State>, NoAnswer>,
+    with_state: bool,
+) -> proto::SubmitReply {
     use submit_reply::Result as To;
     let result = match answer {
-        Ok(Answer::Decided(decided)) => match told(decided) {
+        Ok(Answer::Decided(decided)) => match told(decided, with_state) {
             Ok(decided) => To::Decided(decided),
             Err(_) => To::NoAnswer(proto::NoAnswer::Unconfirmed.into()),
         },
@@ -116,14 +122,15 @@ pub(super) fn submit_reply<D: Decider>(answer: Result<Answer<D::State>, NoAnswer
     proto::SubmitReply { result: Some(result) }
 }
 
-fn told<S: serde::Serialize>(decided: Decided<S>) -> Result<proto::Decided, Unreadable> {
+fn told<S: serde::Serialize>(decided: Decided<S>, with_state: bool) -> Result<proto::Decided, Unreadable> {
+    let state = decided.state.as_deref().filter(|_| with_state);
     Ok(proto::Decided {
         outcome: json(&decided.outcome)?,
         partition: u32::from(decided.position.partition.0),
         offset: decided.position.offset.0,
         recorded_at: decided.recorded_at.0,
         version: decided.version.0,
-        state: decided.state.as_deref().map(json).transpose()?,
+        state: state.map(json).transpose()?,
         replayed: decided.replayed,
     })
 }

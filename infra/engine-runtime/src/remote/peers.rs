@@ -10,7 +10,7 @@ use engine::position::{LogId, Partition};
 use engine::stream::Tenant;
 use futures::FutureExt;
 use futures::future::BoxFuture;
-use metrics::{counter, histogram};
+use metrics::{Gauge, counter, gauge, histogram};
 use parking_lot::Mutex;
 use prost::Message;
 use tokio::time::{Instant, timeout_at};
@@ -39,6 +39,7 @@ pub struct GrpcPeers<D> {
 
 struct Asker {
     links: Links,
+    in_flight: Gauge,
     /// When a refusal was last told at length.
     warned: Mutex<Option<Instant>>,
 }
@@ -52,7 +53,9 @@ impl<D: Decider<Command: Portable>> GrpcPeers<D> {
             metrics::Unit::Seconds,
             "From a request to another node to its answer"
         );
-        let asker = Arc::new(Asker { links: Links::new(options), warned: Mutex::new(None) });
+        metrics::describe_gauge!("docket_forwards_in_flight", "Requests under way to other nodes");
+        let in_flight = gauge!("docket_forwards_in_flight");
+        let asker = Arc::new(Asker { links: Links::new(options), in_flight, warned: Mutex::new(None) });
         Self { asker, terms: convert::terms::<D::Command>(log, decider.version()), business: PhantomData }
     }
 }
@@ -174,6 +177,7 @@ impl Asker {
         }
         let link = self.links.to(&owner.address);
         let Ok(_slot) = link.slots.clone().try_acquire_owned() else { return Err(NoAnswer::Overloaded) };
+        let _under_way = UnderWay::new(&self.in_flight);
         for _ in 0..TRIES_MAX {
             let opened = timeout_at(deadline, async { Ok((link.wire().await?, link.origin()?)) });
             let (wire, origin) = match opened.await {
@@ -202,6 +206,22 @@ impl Asker {
             }
         }
         Err(NoAnswer::Unreachable)
+    }
+}
+
+/// Counts a request for as long as it is under way, however it ends.
+struct UnderWay<'a>(&'a Gauge);
+
+impl<'a> UnderWay<'a> {
+    fn new(gauge: &'a Gauge) -> Self {
+        gauge.increment(1);
+        Self(gauge)
+    }
+}
+
+impl Drop for UnderWay<'_> {
+    fn drop(&mut self) {
+        self.0.decrement(1);
     }
 }
 

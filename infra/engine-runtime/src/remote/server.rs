@@ -104,7 +104,7 @@ struct Reception<D: Decider> {
 impl<D: Decider<Command: Portable>> Shards for Reception<D> {
     async fn submit(&self, request: Request<proto::SubmitRequest>) -> Result<Response<proto::SubmitReply>, Status> {
         let taken = self.take(request, |door, request, deadline| submit(door, request, deadline).boxed());
-        let reply = taken.await.unwrap_or_else(|no_answer| convert::submit_reply::<D>(Err(no_answer)));
+        let reply = taken.await.unwrap_or_else(|no_answer| convert::submit_reply::<D>(Err(no_answer), false));
         count(match &reply.result {
             Some(submit_reply::Result::NoAnswer(number)) => name(convert::no_answer(*number)),
             Some(submit_reply::Result::Refusal(_)) => "refused",
@@ -152,6 +152,8 @@ async fn submit<D: Decider<Command: Portable>>(
     deadline: Instant,
 ) -> proto::SubmitReply {
     let (partition, terms) = (request.partition, request.terms.clone());
+    // A node of another version reads other states. It is told all the rest, and folds the state itself.
+    let reads_states = terms.as_ref().is_some_and(|terms| terms.decider_version == door.decider_version());
     let envelope = agreed(&*door, terms).and_then(|()| {
         let envelope = convert::envelope::<D::Command>(request).map_err(malformed)?;
         // Both sides must place alike, or the command would be decided where nobody looks for it.
@@ -168,10 +170,11 @@ async fn submit<D: Decider<Command: Portable>>(
     };
     // As late as can be: what its sender no longer waits for is not begun.
     let left = deadline.saturating_duration_since(Instant::now());
-    convert::submit_reply::<D>(match left {
+    let answer = match left {
         Duration::ZERO => Err(NoAnswer::TimedOut),
         left => door.submit_here(envelope, left).await,
-    })
+    };
+    convert::submit_reply::<D>(answer, reads_states)
 }
 
 async fn inquire<D: Decider<Command: Portable>>(
@@ -203,18 +206,13 @@ fn agreed<D: Decider<Command: Portable>>(
 ) -> Result<(), proto::Refusal> {
     let ours = convert::terms::<D::Command>(door.log_id(), door.decider_version());
     let theirs = theirs.ok_or_else(|| malformed("no terms".to_owned()))?;
-    let unsupported = |what: &str, theirs: u32, ours: u32| {
-        convert::refusal(Reason::Unsupported, format!("{what} {theirs}, but this node has {ours}"))
-    };
     if theirs.log_id != ours.log_id {
         return Err(convert::refusal(Reason::ForeignLog, format!("this node is of log {}", door.log_id())));
     }
     // Older formats are read too; 0 is none.
     if theirs.format == 0 || theirs.format > ours.format {
-        return Err(unsupported("command format", theirs.format, ours.format));
-    }
-    if theirs.decider_version != ours.decider_version {
-        return Err(unsupported("decider version", theirs.decider_version, ours.decider_version));
+        let detail = format!("command format {}, but this node has {}", theirs.format, ours.format);
+        return Err(convert::refusal(Reason::Unsupported, detail));
     }
     Ok(())
 }

@@ -12,6 +12,7 @@ use engine::message::{Answer, CommandId, Decided, Envelope, Fingerprint, NoAnswe
 use engine::ports::Clock;
 use engine::position::LogId;
 use engine::record::{FORMAT, Genesis, PLACEMENT_RULE};
+use engine::saga::Reactor;
 use engine::stream::{StreamId, StreamName, Tenant};
 use engine::time::Timestamp;
 use engine_runtime::node::{Node, NodeOptions, Parts, StartFault};
@@ -151,8 +152,20 @@ impl House {
         wanted: Wanted,
         peers: Arc<dyn Peers<Business>>,
     ) -> Result<Node<Business>, StartFault> {
+        self.try_node_of(Business, name, address, wanted, peers).await
+    }
+
+    /// A node of another version of the business.
+    pub async fn try_node_of<R: Reactor<Call = String, Returned = String>>(
+        &self,
+        decider: R,
+        name: &str,
+        address: &str,
+        wanted: Wanted,
+        peers: Arc<dyn Peers<R>>,
+    ) -> Result<Node<R>, StartFault> {
         Self::tell_logs();
-        let decider = Arc::new(Business);
+        let decider = Arc::new(decider);
         let options = StoreOptions::default();
         let (store, _) =
             StateStore::open(&self.store_directory(), self.genesis.log, PARTITIONS, decider.clone(), options).unwrap();

@@ -60,12 +60,22 @@ struct Demand {
 
 #[derive(Clone, PartialEq, prost::Message)]
 struct Reply {
-    #[prost(bytes = "bytes", optional, tag = "1")]
-    decided: Option<Bytes>,
+    #[prost(message, optional, tag = "1")]
+    decided: Option<Decided>,
     #[prost(int32, optional, tag = "6")]
     no_answer: Option<i32>,
     #[prost(message, optional, tag = "7")]
     refusal: Option<Refusal>,
+}
+
+#[derive(Clone, PartialEq, prost::Message)]
+struct Decided {
+    #[prost(bytes = "bytes", tag = "1")]
+    outcome: Bytes,
+    #[prost(uint64, tag = "5")]
+    version: u64,
+    #[prost(bytes = "bytes", optional, tag = "6")]
+    state: Option<Bytes>,
 }
 
 #[derive(Clone, PartialEq, prost::Message)]
@@ -122,6 +132,18 @@ async fn an_older_command_format_is_read() {
 }
 
 #[tokio::test]
+async fn a_node_whose_states_are_of_another_version_is_served_without_the_state() {
+    let site = site().await;
+    for (decider_version, is_told) in [(5, true), (6, false), (4, false)] {
+        let terms = Terms { decider_version, ..sent().terms.unwrap() };
+        let decided = submit(&site, Submit { terms: Some(terms), ..sent() }).await.decided.unwrap();
+        assert_eq!(decided.state.is_some(), is_told, "{decider_version}");
+        assert_eq!((decided.version, &decided.outcome[..]), (12, &br#"{"status":201}"#[..]));
+    }
+    assert_eq!(site.door.times_asked(), 3);
+}
+
+#[tokio::test]
 async fn what_is_not_understood_is_refused_and_not_decided() {
     let site = site().await;
     let terms = || sent().terms.unwrap();
@@ -133,8 +155,6 @@ async fn what_is_not_understood_is_refused_and_not_decided() {
         (FOREIGN_LOG, Submit { partition: elsewhere, ..sent() }),
         (UNSUPPORTED, Submit { terms: Some(Terms { format: 4, ..terms() }), ..sent() }),
         (UNSUPPORTED, Submit { terms: Some(Terms { format: 0, ..terms() }), ..sent() }),
-        (UNSUPPORTED, Submit { terms: Some(Terms { decider_version: 6, ..terms() }), ..sent() }),
-        (UNSUPPORTED, Submit { terms: Some(Terms { decider_version: 4, ..terms() }), ..sent() }),
         (MALFORMED, Submit { terms: None, ..sent() }),
         (MALFORMED, Submit { command_id: id(&[1; 15]), ..sent() }),
         (MALFORMED, Submit { fingerprint: Bytes::new(), ..sent() }),
@@ -190,13 +210,12 @@ async fn whoever_is_refused_hears_that_nobody_led_it_there() {
     assert_eq!(told.unwrap_err(), NoAnswer::NotOwner);
     let told = foreign.inquire(&site.owner, home(&envelope), Tenant::default(), envelope.id, LONG).await;
     assert_eq!(told.unwrap_err(), NoAnswer::NotOwner);
-
-    site.door.decider_version.store(6, Ordering::SeqCst);
-    let told = peers().submit(&site.owner, home(&envelope), envelope.clone(), LONG).await;
-    assert_eq!(told.unwrap_err(), NoAnswer::NotOwner);
     assert_eq!((site.door.times_asked(), site.door.inquired.lock().len()), (0, 0));
 
-    site.door.decider_version.store(5, Ordering::SeqCst);
-    let told = peers().submit(&site.owner, home(&envelope), envelope, LONG).await;
-    assert!(matches!(told, Ok(Answer::Decided(_))));
+    let told = peers().submit(&site.owner, home(&envelope), envelope.clone(), LONG).await;
+    assert!(matches!(told, Ok(Answer::Decided(decided)) if !decided.lacks_state()));
+    site.door.decider_version.store(6, Ordering::SeqCst);
+    let told = peers().submit(&site.owner, home(&envelope), envelope.clone(), LONG).await;
+    assert!(matches!(told, Ok(Answer::Decided(decided)) if decided.lacks_state()));
+    assert!(peers().inquire(&site.owner, home(&envelope), Tenant::default(), envelope.id, LONG).await.is_ok());
 }

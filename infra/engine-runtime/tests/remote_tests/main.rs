@@ -18,3 +18,4 @@ mod forwarding;
 mod house;
 mod nodes;
 mod troubles;
+mod versions;
