@@ -7,29 +7,30 @@ mod cache;
 mod errands;
 mod growth;
 mod inbox;
+mod inquiry;
 mod loader;
+mod parts;
+mod reading;
 mod replay;
 mod routing;
 mod saver;
 mod shard_task;
 mod shared;
+mod status;
 mod timers;
 
-use std::collections::BTreeMap;
 use std::future::Future;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::thread;
 use std::time::Duration;
 
-use engine::log::Log;
-use engine::message::{Answer, CommandId, Envelope, NoAnswer};
-use engine::ports::{Chance, Clock};
-use engine::position::{Epoch, Offset, Partition, Position, Positions};
-use engine::record::{Commit, Genesis};
+use engine::message::{Answer, Envelope, NoAnswer};
+use engine::ports::Clock;
+use engine::position::Partition;
+use engine::record::Genesis;
 use engine::saga::Reactor;
-use engine::shard::Limits;
-use engine::stream::{StreamId, StreamName, Tenant};
+use engine::stream::{StreamName, Tenant};
 use parking_lot::Mutex;
 use tokio::sync::{Semaphore, mpsc, oneshot, watch};
 use tokio_util::sync::CancellationToken;
@@ -39,174 +40,22 @@ use tracing::{error, info};
 use self::cache::StateCache;
 use self::errands::Errands;
 use self::inbox::Way;
+pub use self::inquiry::KnownCommand;
 use self::loader::Loader;
+pub use self::parts::{NodeOptions, Parts, StartFault};
 use self::routing::Route;
 use self::saver::Saver;
 use self::shard_task::ShardTask;
-use self::shared::{Door, Shared, blocking, no_answer};
+use self::shared::{Door, Shared, blocking};
+pub use self::status::{NodeStatus, PartitionStatus};
 use self::timers::Timers;
 use crate::history::History;
-use crate::outside::Outside;
-use crate::peers::{Owner, Peers};
-use crate::projection::Behind;
 use crate::store::StateStore;
-use crate::wanted::{self, Wanted};
-use crate::watch::{Watch, Watches};
+use crate::wanted;
+use crate::watch::Watches;
 
 /// Longest wait of a draining node for what it had forwarded.
 const FORWARDS_WAIT: Duration = Duration::from_secs(2);
-
-/// What a node is made of.
-pub struct Parts<R: Reactor> {
-    /// The log it leads.
-    pub log: Arc<dyn Log>,
-    /// What the log's record 0 says.
-    pub genesis: Genesis,
-    /// Where folded states are kept.
-    pub store: Arc<StateStore<R>>,
-    /// The business.
-    pub decider: Arc<R>,
-    /// Where its calls go.
-    pub outside: Arc<dyn Outside<R::Call, R::Returned>>,
-    /// What time it is.
-    pub clock: Arc<dyn Clock>,
-    /// Where nonces and jitter come from.
-    pub chance: Arc<dyn Chance>,
-    /// What claims call this node.
-    pub node_name: String,
-    /// Where others would send commands for it.
-    pub address: String,
-    /// Which partitions it should lead ([`crate::wanted::all`] where there is no other node).
-    pub wanted: Wanted,
-    /// The way to other nodes ([`crate::peers::Alone`] where there is none).
-    pub peers: Arc<dyn Peers<R>>,
-    /// What it bounds.
-    pub options: NodeOptions,
-}
-
-/// What a node bounds. The defaults suit two cores.
-#[derive(Clone, Debug)]
-pub struct NodeOptions {
-    /// What each shard bounds.
-    pub limits: Limits,
-    /// Commands waiting in front of one shard. 1,024: a few groups; more would only hide that the shard is too slow.
-    pub queue_max: usize,
-    /// Longest wait of one submission for its answer.
-    pub answer_wait: Duration,
-    /// Bytes of saved states kept in memory, all partitions together. 16 MiB.
-    pub cache_bytes: u64,
-    /// Threads that look things up in the state store and read records back.
-    pub loader_threads: usize,
-    /// Errands under way at once; the rest wait in order.
-    pub errands_max: usize,
-    /// Longest wait for an outside call, after which it counts as unreachable.
-    pub call_wait: Duration,
-    /// Partitions folded at once at the start.
-    pub catch_ups_max: usize,
-    /// Commands and questions on their way to other nodes at once. 4,096: what one shard may have under way.
-    pub forwards_max: usize,
-}
-
-impl Default for NodeOptions {
-    fn default() -> Self {
-        Self {
-            limits: Limits::default(),
-            queue_max: 1_024,
-            answer_wait: Duration::from_secs(30),
-            cache_bytes: 16 << 20,
-            loader_threads: 2,
-            errands_max: 1_024,
-            call_wait: Duration::from_secs(30),
-            catch_ups_max: 4,
-            forwards_max: 4_096,
-        }
-    }
-}
-
-/// Why a node did not start.
-#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
-pub enum StartFault {
-    /// The log has no room for the claims.
-    #[error("the log is full: no room to claim partition {0}")]
-    Full(Partition),
-    /// The log's writer has stopped.
-    #[error("the log has stopped")]
-    Stopped,
-    /// Log or state store cannot be read, or contradict each other.
-    #[error("partition {partition} cannot be led: {why}")]
-    Damaged {
-        /// Which.
-        partition: Partition,
-        /// What is wrong.
-        why: String,
-    },
-    /// The system refused a thread.
-    #[error("cannot start a thread: {0}")]
-    Threads(String),
-}
-
-/// What is known of a command id on one resource.
-#[derive(Clone, Debug, PartialEq)]
-pub struct KnownCommand {
-    /// The resource it addressed.
-    pub resource: StreamName,
-    /// Its record and where it is; `None` while it runs.
-    pub commit: Option<(Position, Arc<Commit>)>,
-}
-
-/// How one partition stands.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub enum PartitionStatus {
-    /// Being folded and claimed: commands wait.
-    Claiming,
-    /// Commands are decided.
-    Leading(Epoch),
-    /// Not to be led here: led by this node, to which commands are forwarded, or by nobody that the log knows of.
-    Following(Option<Owner>),
-    /// To be led here, but this node took it: commands are forwarded to it, and it is claimed again soon.
-    Contested(Owner),
-    /// The log has no room; tried again every second.
-    Full,
-    /// The log's writer has stopped for good.
-    Stopped,
-    /// Log, state or shard are wrong; why. Stays so until a person looks.
-    Damaged(String),
-    /// Given back: this node is shutting down.
-    Released,
-}
-
-/// How a node stands.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct NodeStatus {
-    /// Whether it is shutting down.
-    pub draining: bool,
-    /// Each partition, by number.
-    pub partitions: Vec<PartitionStatus>,
-}
-
-impl NodeStatus {
-    /// Why commands are not all taken; `None` if they are: every partition is led by somebody known, and those that this
-    /// node should lead by this node.
-    pub fn unready(&self) -> Option<String> {
-        if self.draining {
-            return Some("shutting down".to_owned());
-        }
-        let is_led = |status: &PartitionStatus| {
-            matches!(status, PartitionStatus::Leading(_) | PartitionStatus::Following(Some(_)))
-        };
-        let (partition, status) = self.partitions.iter().enumerate().find(|(_, status)| !is_led(status))?;
-        Some(match status {
-            PartitionStatus::Leading(_) | PartitionStatus::Following(Some(_)) => return None,
-            PartitionStatus::Following(None) => format!("partition {partition} is led by nobody"),
-            PartitionStatus::Contested(owner) => format!("partition {partition} was taken by {}", owner.node),
-            PartitionStatus::Claiming => format!("partition {partition} is being claimed"),
-            PartitionStatus::Full => "the log is full".to_owned(),
-            PartitionStatus::Stopped => "the log has stopped".to_owned(),
-            PartitionStatus::Damaged(why) => format!("partition {partition} is damaged: {why}"),
-            PartitionStatus::Released => format!("partition {partition} is given back"),
-        })
-    }
-}
 
 /// A running node. Clones are the same node; when the last is dropped all its tasks stop as if the process had died:
 /// use [`Node::drain`] to end in order.
@@ -378,127 +227,6 @@ impl<R: Reactor> Node<R> {
         self.running.shared.submit(envelope, within, Way::Here)
     }
 
-    /// The door for other nodes' questions: all that is known of a command id in `partition`, behind a barrier. Never
-    /// forwards: `NotOwner` if the partition is not led here; while it is being claimed the question waits.
-    pub async fn inquire_here(
-        &self,
-        partition: Partition,
-        tenant: Tenant,
-        id: CommandId,
-        within: Duration,
-    ) -> Result<Vec<KnownCommand>, NoAnswer> {
-        self.inquire_apart(vec![partition], tenant, id, within, Way::Here).await
-    }
-
-    /// All that is known of a command id, on whatever resources it was used. An empty answer rests on a barrier in
-    /// every partition: the id was not heard of when the question came.
-    pub async fn inquire(&self, tenant: Tenant, id: CommandId) -> Result<Vec<KnownCommand>, NoAnswer> {
-        let all = (0..self.genesis().partitions).map(Partition).collect();
-        self.inquire_apart(all, tenant, id, self.running.shared.options.answer_wait, Way::Anywhere).await
-    }
-
-    /// Asks in a task of its own: a sender that goes away cancels nothing.
-    async fn inquire_apart(
-        &self,
-        partitions: Vec<Partition>,
-        tenant: Tenant,
-        id: CommandId,
-        within: Duration,
-        way: Way,
-    ) -> Result<Vec<KnownCommand>, NoAnswer> {
-        let shared = self.running.shared.clone();
-        let deadline = tokio::time::Instant::now() + within;
-        let asked =
-            tokio::spawn(async move { inquire_partitions(&shared, &partitions, tenant, id, deadline, way).await });
-        match tokio::time::timeout_at(deadline, asked).await {
-            Ok(Ok(known)) => known,
-            Ok(Err(_)) => Err(NoAnswer::Unconfirmed),
-            Err(_) => Err(NoAnswer::TimedOut),
-        }
-    }
-
-    /// Follows one stream: [`Watch::current`] is how it stands now, never older than what this node acknowledged, and no
-    /// later change is missed. Where another node leads, it is how this one has folded it.
-    pub async fn watch(&self, stream: StreamId) -> Result<Watch<R::State>, NoAnswer> {
-        let shared = &self.running.shared;
-        let partition = shared.partition_of(&stream.tenant, &stream.name);
-        let watches = &shared.door(partition).watches;
-        // First the seat, then the look: what changes in between is reported to the seat.
-        let watch = watches.register(stream.clone());
-        self.reflected(partition).await?;
-        let current = shared.current(&stream).await.map_err(|fault| {
-            let no = no_answer(&fault);
-            if no == NoAnswer::LogDamaged {
-                error!(fault.code = "state-store-unreadable", error = %crate::chain(&fault), "cannot look a stream up");
-            }
-            no
-        })?;
-        if let Some(current) = current {
-            shared.reach(current.position);
-            watches.report(&stream, &current);
-        }
-        Ok(watch)
-    }
-
-    /// What this node led it knows; what another node answered through it, it waits for.
-    async fn reflected(&self, partition: Partition) -> Result<(), NoAnswer> {
-        let shared = &self.running.shared;
-        match self.acknowledged(partition) {
-            Some(offset) if !shared.alone && !shared.is_leading(partition) => {
-                let least = Position { partition, offset }.into();
-                self.wait_saved(&least, shared.options.answer_wait).await.map_err(|_| NoAnswer::TimedOut)
-            }
-            _ => Ok(()),
-        }
-    }
-
-    /// The furthest record of `partition` that this node knows to be effective, by its own shard or because somebody was
-    /// told of it here; nothing it answered rests on a later one.
-    pub fn acknowledged(&self, partition: Partition) -> Option<Offset> {
-        self.running.shared.acknowledged(partition)
-    }
-
-    /// [`Self::acknowledged`] of all partitions.
-    pub fn acknowledged_all(&self) -> Positions {
-        let mut positions = Positions::default();
-        for partition in (0..self.running.shared.genesis.partitions).map(Partition) {
-            if let Some(offset) = self.acknowledged(partition) {
-                positions.reach(Position { partition, offset });
-            }
-        }
-        positions
-    }
-
-    /// Moves whenever the state store, and with it the index that history is read by, has taken more.
-    pub fn saved(&self) -> watch::Receiver<u64> {
-        self.running.shared.saver.saved()
-    }
-
-    /// Waits until the state store, and with it the index that history is read by, reflects these positions.
-    ///
-    /// # Errors
-    /// If that takes longer than `within`; with how far it is.
-    pub async fn wait_saved(&self, positions: &Positions, within: Duration) -> Result<(), Behind> {
-        let deadline = tokio::time::Instant::now() + within;
-        let mut saved = self.saved();
-        loop {
-            saved.borrow_and_update();
-            let next = |partition| self.store().checkpoint(partition).0.next_offset;
-            if positions.iter().all(|position| next(position.partition) > position.offset) {
-                return Ok(());
-            }
-            if !matches!(tokio::time::timeout_at(deadline, saved.changed()).await, Ok(Ok(()))) {
-                let mut at = Positions::default();
-                for partition in (0..self.genesis().partitions).map(Partition) {
-                    if let Some(offset) = next(partition).0.checked_sub(1) {
-                        at.reach(Position { partition, offset: Offset(offset) });
-                    }
-                }
-                return Err(Behind { at });
-            }
-        }
-    }
-
     /// Reads what happened.
     pub fn history(&self) -> &History<R> {
         &self.running.shared.history
@@ -579,39 +307,4 @@ impl<R: Reactor> Node<R> {
         let joined = tokio::task::spawn_blocking(move || threads.into_iter().for_each(|thread| drop(thread.join())));
         let _ = joined.await;
     }
-}
-
-async fn inquire_partitions<R: Reactor>(
-    shared: &Arc<Shared<R>>,
-    partitions: &[Partition],
-    tenant: Tenant,
-    id: CommandId,
-    deadline: tokio::time::Instant,
-    way: Way,
-) -> Result<Vec<KnownCommand>, NoAnswer> {
-    let asked = partitions.iter().map(|partition| shared.inquire(*partition, &tenant, id, deadline, way));
-    // By resource: what a shard still runs may meanwhile be in the store.
-    let mut known = BTreeMap::<StreamName, Option<(Position, Arc<Commit>)>>::new();
-    for found in futures::future::try_join_all(asked).await?.into_iter().flatten() {
-        let commit = known.entry(found.resource).or_default();
-        *commit = commit.take().or(found.commit);
-    }
-    // The store after the shards: what leaves a shard's memory is in the store by then.
-    let looking = shared.clone();
-    let stored = blocking(move || looking.store.known(id)).await.map_err(|fault| {
-        error!(fault.code = "state-store-unreadable", error = %crate::chain(&fault), "cannot look an id up");
-        NoAnswer::LogDamaged
-    })?;
-    for found in stored.into_iter().filter(|found| found.tenant == tenant && partitions.contains(&found.partition)) {
-        let commit = known.entry(found.resource).or_default();
-        if commit.is_none() {
-            let position = Position { partition: found.partition, offset: found.remembered.offset };
-            let record = shared.history.record_at(position).await.map_err(|fault| {
-                error!(fault.code = "log-damaged", position = %position, error = %crate::chain(&fault), "cannot read a record");
-                NoAnswer::LogDamaged
-            })?;
-            *commit = Some((position, Arc::new(record)));
-        }
-    }
-    Ok(known.into_iter().map(|(resource, commit)| KnownCommand { resource, commit }).collect())
 }

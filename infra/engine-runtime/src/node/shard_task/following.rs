@@ -15,7 +15,7 @@ use tracing::{info, warn};
 use super::super::PartitionStatus;
 use super::super::inbox::{Knock, Reply, Way};
 use super::super::routing::Route;
-use super::super::shared::{Shared, blocking};
+use super::super::shared::{Shared, blocking, no_answer};
 use super::{Down, ShardTask, Waiter, not_saved};
 use crate::peers::Owner;
 use crate::store::{Folded, StoreFault};
@@ -275,6 +275,10 @@ impl<R: Reactor> ShardTask<R> {
                 // At the start a person is there to be told.
                 Err(fault) if fault.may_pass() && self.started.is_none() => {
                     warn!(partition = partition.0, error = %crate::chain(&fault), "cannot fold now");
+                    if no_answer(&fault) == NoAnswer::LogFull {
+                        // Said until there is room; whoever folds next says how the partition stands then.
+                        self.shared.set_status(partition, PartitionStatus::Full);
+                    }
                 }
                 Err(fault) => return Err(not_saved(&fault)),
             }
