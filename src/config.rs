@@ -259,6 +259,7 @@ pub(crate) struct LimitsConfig {
     pub(crate) connections_per_address: usize,
     pub(crate) commands_waiting: usize,
     pub(crate) errands: usize,
+    pub(crate) forwards: usize,
     pub(crate) state_cache_mib: u64,
 }
 
@@ -269,6 +270,7 @@ impl Default for LimitsConfig {
             connections_per_address: 1_024,
             commands_waiting: 1_024,
             errands: 1_024,
+            forwards: 1_024,
             state_cache_mib: 16,
         }
     }

@@ -1,5 +1,6 @@
-//! `docket doctor`: looks at all that a node rests on before it does, changes none of it, and says of each thing whether it
-//! is well; if not, how to mend it. Nothing here needs a running node.
+//! `docket doctor`: looks at all that a node rests on before it does, changes none of it (but for
+//! two small records in the topic of the owners, which holds nothing: their stamps tell the brokers' time), and says of each
+//! thing whether it is well; if not, how to mend it. Nothing here needs a running node.
 
 use std::net::{SocketAddr, TcpListener};
 
@@ -26,6 +27,9 @@ Examples:
 
 /// Files that a node has open beside its connections: segments, state store, brokers, database.
 const FILES_BESIDE: u64 = 512;
+
+/// Clocks further apart are told: recorded times would seem to jump when a partition changes hands.
+const CLOCKS_APART_S_MAX: f64 = 1.0;
 
 /// What was found of one thing.
 #[derive(Clone, Debug, PartialEq)]
@@ -121,6 +125,16 @@ async fn look_at_kafka(_config: &Config) -> Result<Vec<Finding>, Failure> {
     Ok(Vec::new())
 }
 
+/// How far another machine's clock is from this one's.
+fn clocks(whose: &str, apart_s: f64) -> Finding {
+    let what = format!("this machine and {whose} are {:.3} s apart", apart_s.abs());
+    if apart_s.abs() > CLOCKS_APART_S_MAX {
+        Finding::note("clocks", what, "let NTP or chrony set the clocks of all machines")
+    } else {
+        Finding::ok("clocks", what)
+    }
+}
+
 fn open_files(connections: u64) -> Vec<Finding> {
     let needed = connections + FILES_BESIDE;
     let limit = getrlimit(Resource::Nofile).current;
@@ -166,6 +180,12 @@ mod tests {
         drop(taken);
         assert_eq!(listening("listen.http", address).state, State::Ok);
         assert_eq!(listening("listen.http", "192.0.2.1:1".parse().unwrap()).state, State::Failed);
+    }
+
+    #[test]
+    fn clocks_that_are_apart_are_told() {
+        assert_eq!(clocks("the database", 0.2).state, State::Ok);
+        assert_eq!(clocks("the database", -30.0).state, State::Note);
     }
 
     #[test]

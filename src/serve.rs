@@ -18,6 +18,9 @@ use crate::house::log::LogPlan;
 use crate::house::rows::RowsPlan;
 use crate::house::{Hint, House, OthersPlan, Plan, Roles};
 
+/// Times as many commands may be under way to all other nodes as to one.
+const FORWARDS_IN_ALL: usize = 4;
+
 /// What the help shows.
 pub(crate) const EXAMPLES: &str = "\
 Examples:
@@ -83,7 +86,7 @@ async fn meet_others(config: &Config) -> Result<(Option<OthersPlan>, Option<Sock
         (true, OwnershipKind::Group) => Hint::Group,
         (true, OwnershipKind::Static) => Hint::Only(config.led_by_word()),
     };
-    Ok((Some(OthersPlan { listener, hint }), Some(address)))
+    Ok((Some(OthersPlan { listener, hint, in_flight_max: config.limits.forwards }), Some(address)))
 }
 
 fn limits(config: &Config) -> Limits {
@@ -124,6 +127,7 @@ fn plan(config: &Config, others: Option<OthersPlan>, grpc: Option<SocketAddr>) -
             answer_wait: ms(config.timeouts.answer_ms),
             cache_bytes: config.limits.state_cache_mib << 20,
             errands_max: config.limits.errands,
+            forwards_max: FORWARDS_IN_ALL * config.limits.forwards,
             call_wait: ms(config.timeouts.gateway_ms),
             ..NodeOptions::default()
         },

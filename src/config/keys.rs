@@ -136,6 +136,11 @@ pub(crate) const KEYS: &[Key] = &[
         "Commands waiting before one partition; more are told to retry.",
     ),
     key("limits.errands", Kind::Whole(1, 65_536), "Saga steps and gateway calls under way at once."),
+    key(
+        "limits.forwards",
+        Kind::Whole(16, 1_024),
+        "Commands under way to one other node at once; more are told to retry. Four times as many in all.",
+    ),
     key("limits.state_cache_mib", Kind::Whole(1, 65_536), "Memory for folded states, all partitions together, in MiB."),
     key("telemetry.format", Kind::OneOf(&["auto", "json", "text"]), "How log lines look: auto is text on a terminal."),
     key("telemetry.filter", Kind::Text, "What is logged, as RUST_LOG has it; RUST_LOG itself wins."),

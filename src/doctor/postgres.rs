@@ -7,15 +7,13 @@ use sqlx::postgres::PgConnection;
 use sqlx::{ConnectOptions, Connection, Row};
 use tokio::time::timeout;
 
-use super::Finding;
+use super::{Finding, clocks};
 use crate::config::{Config, Role};
 
 /// Longest wait for the server.
 const WAIT: Duration = Duration::from_secs(5);
 /// The oldest version that is tested, as the server numbers them.
 const VERSION_LEAST: i32 = 130_000;
-/// Clocks further apart are told: recorded times would seem to jump when a partition changes hands.
-const CLOCKS_APART_MAX: f64 = 1.0;
 /// Connections beside those that read and write: leases, listening, the gateway's books.
 const CONNECTIONS_BESIDE: i64 = 4;
 
@@ -78,7 +76,7 @@ async fn ask(connection: &mut PgConnection, schema: &str, config: &Config) -> Re
         Finding::note("postgres", format!("version {called} is older than what is tested"), "use 13 or newer")
     });
     let theirs: f64 = row.try_get(2)?;
-    findings.push(clocks(theirs - f64::midpoint(asked_at, answered_at)));
+    findings.push(clocks("the database", theirs - f64::midpoint(asked_at, answered_at)));
     for (at, name) in [(3, "fsync"), (4, "full_page_writes")] {
         let value: String = row.try_get(at)?;
         if value != "on" {
@@ -141,15 +139,6 @@ fn quoted(name: &str) -> String {
     format!("\"{}\"", name.replace('"', "\"\""))
 }
 
-fn clocks(apart: f64) -> Finding {
-    let what = format!("this machine and the database are {:.3} s apart", apart.abs());
-    if apart.abs() > CLOCKS_APART_MAX {
-        Finding::note("clocks", what, "let NTP or chrony set the clocks of all machines")
-    } else {
-        Finding::ok("clocks", what)
-    }
-}
-
 fn now() -> f64 {
     SystemTime::now().duration_since(UNIX_EPOCH).map_or(0.0, |since| since.as_secs_f64())
 }
@@ -164,12 +153,6 @@ mod tests {
         let (server, schema) = split("postgres://a@b/c?sslmode=require&schema=x");
         assert_eq!((server.as_str(), schema.as_str()), ("postgres://a@b/c?sslmode=require", "x"));
         assert_eq!(split("postgres://a@b/c").1, "docket");
-    }
-
-    #[test]
-    fn clocks_that_are_apart_are_told() {
-        assert_eq!(clocks(0.2).state, State::Ok);
-        assert_eq!(clocks(-30.0).state, State::Note);
     }
 
     #[tokio::test]

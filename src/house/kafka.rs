@@ -3,6 +3,7 @@
 
 use std::path::Path;
 use std::sync::Arc;
+use std::time::Duration;
 
 use engine::log::Log;
 use engine::position::Partition;
@@ -11,6 +12,10 @@ use engine_kafka::{KafkaFault, KafkaGroup, KafkaLog, KafkaOptions};
 
 use super::log::{Kept, Opened, open_states};
 use crate::failure::{Exit, Failure};
+
+/// How often it is looked whether Kafka still has all records: a few small requests. What is lost is lost, but nobody should
+/// go on for long as if it were not.
+const LOOK_EVERY: Duration = Duration::from_secs(10);
 
 /// Opens the log, or founds it, and the state store beside its copy. Waits for brokers and disks.
 pub(super) fn open(options: &KafkaOptions, states: &Path, founding: &Genesis) -> Result<Opened, Failure> {
@@ -27,6 +32,33 @@ pub(super) fn open(options: &KafkaOptions, states: &Path, founding: &Genesis) ->
     }
     let log = Arc::new(log);
     Ok(Opened { log: Arc::<KafkaLog>::clone(&log), kept: Arc::new(Kept::Kafka(log)), genesis, states })
+}
+
+/// Waits until the log has stopped for good: it says so itself, or Kafka has thrown records away, which only shows to who
+/// looks.
+pub(super) async fn failed(log: &Arc<KafkaLog>) -> Arc<KafkaFault> {
+    let told = async {
+        match log.faults().wait_for(Option::is_some).await.ok().and_then(|fault| fault.clone()) {
+            Some(fault) => fault,
+            None => std::future::pending().await,
+        }
+    };
+    tokio::select! {
+        fault = told => fault,
+        fault = lost(log) => Arc::new(fault),
+    }
+}
+
+async fn lost(log: &Arc<KafkaLog>) -> KafkaFault {
+    loop {
+        tokio::time::sleep(LOOK_EVERY).await;
+        let looking = Arc::clone(log);
+        match tokio::task::spawn_blocking(move || looking.look_for_loss()).await {
+            Ok(Err(fault)) if !fault.may_pass() => return fault,
+            // Brokers that do not answer now are asked again.
+            _ => {}
+        }
+    }
 }
 
 /// Joins the group of those who lead. Waits for the brokers.
@@ -51,7 +83,7 @@ pub(crate) fn code(fault: &KafkaFault) -> &'static str {
         KafkaFault::Foreign { .. } | KafkaFault::OtherLog { .. } | KafkaFault::Partitions { .. } => "topic-foreign",
         KafkaFault::Absent { .. } => "topic-absent",
         KafkaFault::Options(_) => "config-refused",
-        KafkaFault::Refused { .. } => "kafka-refused",
+        KafkaFault::Login { .. } | KafkaFault::Certificate { .. } | KafkaFault::Refused { .. } => "kafka-refused",
         KafkaFault::Copy { .. } | KafkaFault::Closed => "log-copy-failed",
     }
 }

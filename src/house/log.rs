@@ -79,14 +79,11 @@ impl Kept {
             // Their writers tell every command, and reads go on.
             Self::Memory | Self::Embedded(_) => std::future::pending().await,
             #[cfg(feature = "kafka")]
-            Self::Kafka(log) => match log.faults().wait_for(Option::is_some).await.ok().and_then(|fault| fault.clone())
-            {
-                Some(fault) => {
-                    tracing::error!(fault.code = super::kafka::code(&fault), error = %fault, "the log has stopped for good");
-                    super::kafka::failure(&fault)
-                }
-                None => std::future::pending().await,
-            },
+            Self::Kafka(log) => {
+                let fault = super::kafka::failed(log).await;
+                tracing::error!(fault.code = super::kafka::code(&fault), error = %fault, "the log has stopped for good");
+                super::kafka::failure(&fault)
+            }
         }
     }
 

@@ -29,6 +29,8 @@ pub(crate) struct OthersPlan {
     pub(crate) listener: TcpListener,
     /// What says which partitions are this node's to lead.
     pub(crate) hint: Hint,
+    /// Commands under way to one other node.
+    pub(crate) in_flight_max: usize,
 }
 
 /// What says which partitions a node should lead.
@@ -57,10 +59,11 @@ pub(super) async fn meet(
     genesis: &Genesis,
     decider: &Arc<Shop>,
 ) -> Result<(Option<Others>, Wanted, Arc<dyn Peers<Shop>>), Failure> {
-    let Some(OthersPlan { listener, hint }) = plan.others.take() else {
+    let Some(OthersPlan { listener, hint, in_flight_max }) = plan.others.take() else {
         return Ok((None, wanted::all(genesis.partitions), Arc::new(Alone)));
     };
-    let peers = GrpcPeers::new(genesis.log, decider.as_ref(), remote_options());
+    let options = RemoteOptions { in_flight_max, ..RemoteOptions::default() };
+    let peers = GrpcPeers::new(genesis.log, decider.as_ref(), options);
     let mut others = Others {
         listener: Some(listener),
         stop: CancellationToken::new(),
@@ -105,7 +108,8 @@ impl Others {
     /// Takes commands from others from now on.
     pub(super) fn take_in(mut self, node: &Node<Shop>) -> Result<Self, Failure> {
         if let Some(listener) = self.listener.take() {
-            let serving = serve(listener, Arc::new(node.clone()), remote_options(), self.stop.clone());
+            let options = RemoteOptions { drain_wait: DRAIN_WAIT, ..RemoteOptions::default() };
+            let serving = serve(listener, Arc::new(node.clone()), options, self.stop.clone());
             self.serving = Some(serving.map_err(|fault| Failure::of("cannot take commands from other nodes", &fault))?);
         }
         Ok(self)
@@ -125,8 +129,4 @@ impl Others {
             serving.ended().await;
         }
     }
-}
-
-fn remote_options() -> RemoteOptions {
-    RemoteOptions { drain_wait: DRAIN_WAIT, ..RemoteOptions::default() }
 }

@@ -142,7 +142,18 @@ impl Admin {
         }
     }
 
-    /// The same, for a topic that should be there: brokers that have not heard of it yet are asked again for so long.
+    /// A partition of a topic that each broker leads; nothing if the topic is not there.
+    pub(crate) fn leaders(&self, topic: &str, within: Duration) -> Result<BTreeMap<i32, i32>, KafkaFault> {
+        let metadata = self
+            .inner()
+            .fetch_metadata(Some(topic), within)
+            .map_err(|error| self.unreachable("asking for topics", &error))?;
+        let found = metadata.topics().iter().filter(|found| found.name() == topic);
+        let led = found.flat_map(|found| found.partitions()).filter(|partition| partition.leader() >= 0);
+        Ok(led.map(|partition| (partition.leader(), partition.id())).collect())
+    }
+
+    /// What a topic is like that should be there: brokers that have not heard of it yet are asked again for so long.
     pub(crate) fn expected_layout(&self, topic: &str, grace: Duration) -> Result<Option<TopicLayout>, KafkaFault> {
         let deadline = Instant::now() + grace;
         loop {
@@ -258,7 +269,13 @@ pub(crate) fn log_topic_settings(options: &KafkaOptions) -> Vec<(&'static str, S
 
 /// What the topic is made with that stands for the partitions when nodes share them out.
 pub(crate) fn owners_topic_settings() -> Vec<(&'static str, String)> {
-    vec![("min.insync.replicas", "1".to_owned()), ("cleanup.policy", "delete".to_owned())]
+    let settings = [
+        ("min.insync.replicas", "1"),
+        ("cleanup.policy", "delete"),
+        // What is written here asks the brokers what time it is.
+        ("message.timestamp.type", "LogAppendTime"),
+    ];
+    settings.map(|(name, value)| (name, value.to_owned())).to_vec()
 }
 
 struct Unpark(Thread);

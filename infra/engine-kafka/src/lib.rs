@@ -4,10 +4,11 @@
 //! fold, so duplicates, late retries and zombies do no harm.
 //!
 //! Start with [`KafkaLog::open`]; [`KafkaGroup`] says which partitions a node should lead; [`check()`] looks for settings
-//! that are not safe.
+//! that are not safe, [`clocks()`] for clocks that are apart.
 
 mod admin;
 mod check;
+mod clocks;
 mod fault;
 mod follower;
 mod group;
@@ -18,6 +19,7 @@ mod options;
 mod outbox;
 
 pub use crate::check::{Finding, check};
+pub use crate::clocks::{BrokerClock, clocks};
 pub use crate::fault::KafkaFault;
 pub use crate::group::{Hint, KafkaGroup};
 pub use crate::log::{KafkaLog, OpenReport};

@@ -130,6 +130,21 @@ impl KafkaLog {
         if folded <= end { Ok(()) } else { Err(KafkaFault::StoreAhead { partition, end, folded }) }
     }
 
+    /// Whether Kafka still has every partition from its first record on: what is thrown away underneath is not noticed by
+    /// who reads at the end, but the next node to start would be refused. If it is so, nothing more is appended here, and
+    /// the node must end. Asks the brokers; that they do not answer now is told as [`KafkaFault::Unreachable`].
+    pub fn look_for_loss(&self) -> Result<(), KafkaFault> {
+        for partition in (0..self.genesis.partitions).map(Partition) {
+            let low = self.admin.bounds(&self.topic, partition)?.0;
+            if low > Offset(0) {
+                self.outbox.refusing()();
+                let what = format!("it begins at offset {low}, its first records were thrown away");
+                return Err(KafkaFault::Truncated { topic: self.topic.clone(), partition, what });
+            }
+        }
+        Ok(())
+    }
+
     /// How far the local copy of `partition` goes: [`Log::end`] may be further by what this node has just appended.
     pub fn copied(&self, partition: Partition) -> Offset {
         self.follower.end(partition)
