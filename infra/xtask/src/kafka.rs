@@ -12,9 +12,13 @@ use crate::ports::{self, Port};
 use crate::process::{Life, Recipe, Running, Signal};
 
 mod jars;
+mod secured;
 mod wire;
 
 pub use jars::VERSION;
+pub use secured::Secured;
+
+use jars::Haste;
 
 /// How long brokers may take to answer: seconds on a quiet machine.
 const READY_WITHIN: Duration = Duration::from_secs(90);
@@ -89,13 +93,29 @@ impl Kafka {
     /// # Errors
     /// What to install, or the end of a broker's log.
     pub fn start_in(directory: &Path, brokers: u8, life: Life) -> Result<Self, String> {
+        Self::launch(&jars::home()?, "SharedArchiveFile", directory, brokers, life, Haste::Start)
+    }
+
+    /// As [`Kafka::start_in`], to be measured: Java compiles these brokers as it does an operator's, where others trade that
+    /// for a quick start. They end when this is dropped, and also when the calling process dies.
+    ///
+    /// # Errors
+    /// What to install, or the end of a broker's log.
+    pub fn start_measured(directory: &Path, brokers: u8) -> Result<Self, String> {
+        Self::launch(&jars::home()?, "SharedArchiveFile", directory, brokers, Life::Ours, Haste::Serve)
+    }
+
+    fn launch(
+        home: &jars::Home,
+        archive: &str,
+        directory: &Path,
+        brokers: u8,
+        life: Life,
+        haste: Haste,
+    ) -> Result<Self, String> {
         if brokers != 1 && brokers != 3 {
             return Err(format!("{brokers} brokers: there are clusters of 1 and of 3"));
         }
-        Self::launch(&jars::home()?, "SharedArchiveFile", directory, brokers, life)
-    }
-
-    fn launch(home: &jars::Home, archive: &str, directory: &Path, brokers: u8, life: Life) -> Result<Self, String> {
         let count = usize::from(brokers);
         let (ports, controllers) = match life {
             Life::Ours => {
@@ -130,7 +150,7 @@ impl Kafka {
             fs::write(&properties, text).map_err(|error| format!("cannot write {}: {error}", properties.display()))?;
             let heap = if brokers == 1 { 384 } else { 256 };
             let mut recipe = Recipe::new(&home.java, &own, &own.join("broker.log"))
-                .arguments(home.java(archive))
+                .arguments(home.java(archive, haste))
                 .arguments([format!("-Xms{heap}m"), format!("-Xmx{heap}m")])
                 .arguments(["-cp", &home.classes, "kafka.Kafka"])
                 .arguments([&properties]);
@@ -349,7 +369,7 @@ impl Kafka {
 /// Runs a broker once so that Java keeps the classes it loads.
 fn archive_classes(home: &jars::Home) -> Result<(), String> {
     let scratch = TempDir::with_prefix("docket-kafka-").map_err(|error| format!("no scratch directory: {error}"))?;
-    let mut kafka = Kafka::launch(home, "ArchiveClassesAtExit", scratch.path(), 1, Life::Ours)?;
+    let mut kafka = Kafka::launch(home, "ArchiveClassesAtExit", scratch.path(), 1, Life::Ours, Haste::Start)?;
     let running = kafka.brokers[0].running.take().ok_or("a broker that was started is gone")?;
     running.end(Signal::TERM, STOPS_WITHIN)
 }

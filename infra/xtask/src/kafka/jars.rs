@@ -32,6 +32,15 @@ fn pom() -> String {
     )
 }
 
+/// What a broker is to be quick at.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Haste {
+    /// To be there: for tests and for people.
+    Start,
+    /// To serve: for who measures it.
+    Serve,
+}
+
 /// Where everything lies.
 #[derive(Clone, Debug)]
 pub(crate) struct Home {
@@ -49,11 +58,13 @@ pub(crate) struct Home {
 
 impl Home {
     /// How every broker's Java is started, up to its heap. The archive holds only for the same flags.
-    pub(crate) fn java(&self, archive: &str) -> Vec<String> {
-        // Two cores and short lives: no compiler threads that work for a future which does not come, no collector that
-        // wants a core for itself.
-        let mut flags: Vec<String> =
-            ["-XX:+UseSerialGC", "-XX:TieredStopAtLevel=1", "-Djava.awt.headless=true"].map(str::to_owned).into();
+    pub(crate) fn java(&self, archive: &str, haste: Haste) -> Vec<String> {
+        // Two cores: no collector that wants one for itself.
+        let mut flags: Vec<String> = ["-XX:+UseSerialGC", "-Djava.awt.headless=true"].map(str::to_owned).into();
+        if haste == Haste::Start {
+            // Short lives: no compiler threads that work for a future which does not come.
+            flags.push("-XX:TieredStopAtLevel=1".to_owned());
+        }
         flags.push(format!("-XX:{archive}={}", self.archive.display()));
         flags.push(format!("-Dlog4j2.configurationFile=file:{}", self.logging.display()));
         flags
