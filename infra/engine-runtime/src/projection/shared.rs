@@ -199,6 +199,30 @@ impl<V: View> Supervisor<V> {
         let fed = fed.collect::<BTreeSet<_>>();
         // What was parked when it was looked at is at least as new as the progress that made us look.
         if self.parked_of != Some(progress.watched) {
+            // A store that was set back while nothing is written to the log: no batch would find that out.
+            let told = published.watermark.borrow().clone();
+            let told = |at: Partition| told.get(usize::from(at.0)).copied().unwrap_or(Offset(0));
+            let next = |at: Partition| progress.next.get(&at).copied().unwrap_or(Offset(0));
+            if fed.iter().any(|at| next(*at) < told(*at)) {
+                // News may be older than what a worker committed since; what is asked now is not.
+                let (store, log_id) = (self.source.store.clone(), self.source.genesis.log);
+                match spawned(async move { store.open(log_id).await }).await {
+                    Ok(found) => {
+                        let at = |at: Partition| found.get(&at).map_or(Offset(0), |checkpoint| checkpoint.next_offset);
+                        for slot in self.slots.iter().filter(|slot| slot.feeds.iter().any(|of| at(*of) < told(*of))) {
+                            if let Some(run) = &slot.running {
+                                warn!("the read store was set back: folding on from where it is");
+                                run.stop.cancel();
+                            }
+                        }
+                    }
+                    Err(StoreFault::Unavailable(why)) => {
+                        published.waiting(me, Some(why.to_string()));
+                        return Ok(false);
+                    }
+                    Err(fault) => return Err(store_fault(fault)),
+                }
+            }
             match read_parked(&self.source.store).await {
                 Ok(parked) => {
                     let parked = parked.into_iter().map(|(stream, doc)| (stream, doc.parked)).collect();

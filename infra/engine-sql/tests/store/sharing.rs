@@ -198,6 +198,23 @@ async fn an_older_backup_is_caught_up_and_shown_to_nobody_as_new() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn an_older_backup_is_caught_up_even_if_nothing_more_is_written() {
+    let Some(place) = Place::postgres() else { return };
+    let shop = Shop::new();
+    let one = store(&place).await;
+    let node = shop.node(&one, "one", LEASE);
+    shop.fill(20, 5);
+    node.wait(&shop.all()).await;
+    place.alter("BEGIN; LOCK checkpoints; TRUNCATE orders, checkpoints; COMMIT").await;
+    let began = Instant::now();
+    while node.projection.reflects(&one.open(LOG).await.unwrap(), &shop.all()).is_err() {
+        assert!(began.elapsed() < LONG, "{:?}", node.projection.status());
+        tokio::task::yield_now().await;
+    }
+    shop.check(&one).await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_store_ahead_of_its_log_is_refused() {
     let Some(place) = Place::postgres() else { return };
     let one = store(&place).await;
