@@ -42,6 +42,8 @@ pub(crate) enum Bind {
     Integer(i64),
     /// Text; may hold NUL.
     Text(String),
+    /// Null.
+    Null,
     /// Many of them, or null: a list, which only PostgreSQL takes.
     Integers(Vec<Option<i64>>),
     /// Many texts, or null: likewise.
@@ -64,6 +66,14 @@ pub(crate) enum Access {
 pub(crate) trait Session: Send + Sized {
     /// Runs a statement and counts the rows it changed.
     fn execute(&mut self, statement: Statement) -> impl Future<Output = Result<u64, StoreFault>> + Send;
+
+    /// Writes rows that are not there yet, in the binary form of PostgreSQL's `COPY`, piece by piece. After any fault the
+    /// session can only be rolled back.
+    fn copy(
+        &mut self,
+        text: Arc<str>,
+        pieces: impl Iterator<Item = Vec<u8>> + Send,
+    ) -> impl Future<Output = Result<(), StoreFault>> + Send;
 
     /// Runs a statement and collects its rows, whose columns are of these kinds.
     fn fetch(
@@ -119,6 +129,13 @@ impl Session for AnySession<'_> {
         match self {
             Self::Sqlite(session) => session.execute(statement).await,
             Self::Postgres(session) => session.execute(statement).await,
+        }
+    }
+
+    async fn copy(&mut self, text: Arc<str>, pieces: impl Iterator<Item = Vec<u8>> + Send) -> Result<(), StoreFault> {
+        match self {
+            Self::Sqlite(session) => session.copy(text, pieces).await,
+            Self::Postgres(session) => session.copy(text, pieces).await,
         }
     }
 

@@ -1,16 +1,17 @@
-//! How a database says it: the few statements that differ between SQL dialects. Many rows or many values always travel
-//! as *one* value, so that a statement has one text whatever the size of a batch.
+//! How a database says it: the few statements that differ between SQL dialects. Texts are made once for each table, and
+//! are few: a connection keeps them prepared.
 
 pub(crate) mod postgres;
 pub(crate) mod sqlite;
 
 use std::collections::BTreeMap;
+use std::sync::Arc;
 
 use engine::view::Row;
 
 use self::postgres::PostgresDialect;
 use self::sqlite::SqliteDialect;
-use crate::connection::Bind;
+use crate::connection::{Bind, Statement};
 use crate::tables::TableSpec;
 
 /// A dialect of SQL. Texts are made once for each table and kept.
@@ -18,8 +19,18 @@ pub(crate) trait Dialect {
     /// Makes a view table and its indexes.
     fn create(&self, table: &TableSpec) -> Vec<String>;
 
-    /// Writes rows, all of them in one value: see `rows`.
-    fn upsert(&self, table: &TableSpec) -> String;
+    /// Writes rows, one text for each number of rows that a statement of `upserts` has.
+    fn upsert(&self, table: &TableSpec) -> Vec<Arc<str>>;
+
+    /// Writes rows that are not there yet, if there is a way that is cheaper than `upsert`.
+    fn insert(&self, table: &TableSpec) -> Option<Arc<str>>;
+
+    /// The rows as pieces of what `insert` takes, made one by one. The rows' columns fit the table.
+    fn inserts<'a>(
+        &self,
+        table: &'a TableSpec,
+        rows: &'a BTreeMap<&'a str, &'a Row>,
+    ) -> Box<dyn Iterator<Item = Vec<u8>> + Send + 'a>;
 
     /// `column` is one of the texts in the placeholder's value: see `texts`.
     fn among_texts(&self, column: &str, placeholder: usize) -> String;
@@ -27,11 +38,15 @@ pub(crate) trait Dialect {
     /// `column` is one of the integers in the placeholder's value: see `integers`.
     fn among_integers(&self, column: &str, placeholder: usize) -> String;
 
-    /// Rows as values of `upsert`, in order of their keys. Their columns fit the table.
-    fn rows(&self, table: &TableSpec, rows: &BTreeMap<&str, &Row>) -> Vec<Bind>;
+    /// The statements that write rows, made one by one, in order of their keys. The rows' columns fit the table.
+    fn upserts<'a>(
+        &self,
+        table: &'a TableSpec,
+        rows: &'a BTreeMap<&'a str, &'a Row>,
+    ) -> Box<dyn Iterator<Item = Statement> + Send + 'a>;
 
-    /// Most rows or keys that one statement takes.
-    fn rows_max(&self) -> usize;
+    /// Most keys that one statement takes.
+    fn keys_max(&self) -> usize;
 
     /// Texts as one value.
     fn texts<'a>(&self, texts: impl Iterator<Item = &'a str>) -> Bind;
@@ -68,8 +83,20 @@ impl Dialect for AnyDialect {
         either!(self, dialect => dialect.create(table))
     }
 
-    fn upsert(&self, table: &TableSpec) -> String {
+    fn upsert(&self, table: &TableSpec) -> Vec<Arc<str>> {
         either!(self, dialect => dialect.upsert(table))
+    }
+
+    fn insert(&self, table: &TableSpec) -> Option<Arc<str>> {
+        either!(self, dialect => dialect.insert(table))
+    }
+
+    fn inserts<'a>(
+        &self,
+        table: &'a TableSpec,
+        rows: &'a BTreeMap<&'a str, &'a Row>,
+    ) -> Box<dyn Iterator<Item = Vec<u8>> + Send + 'a> {
+        either!(self, dialect => dialect.inserts(table, rows))
     }
 
     fn among_texts(&self, column: &str, placeholder: usize) -> String {
@@ -80,12 +107,16 @@ impl Dialect for AnyDialect {
         either!(self, dialect => dialect.among_integers(column, placeholder))
     }
 
-    fn rows(&self, table: &TableSpec, rows: &BTreeMap<&str, &Row>) -> Vec<Bind> {
-        either!(self, dialect => dialect.rows(table, rows))
+    fn upserts<'a>(
+        &self,
+        table: &'a TableSpec,
+        rows: &'a BTreeMap<&'a str, &'a Row>,
+    ) -> Box<dyn Iterator<Item = Statement> + Send + 'a> {
+        either!(self, dialect => dialect.upserts(table, rows))
     }
 
-    fn rows_max(&self) -> usize {
-        either!(self, dialect => dialect.rows_max())
+    fn keys_max(&self) -> usize {
+        either!(self, dialect => dialect.keys_max())
     }
 
     fn texts<'a>(&self, texts: impl Iterator<Item = &'a str>) -> Bind {

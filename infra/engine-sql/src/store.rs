@@ -16,7 +16,7 @@ use engine::view::{Row, RowKey, Table};
 use serde_json::Value;
 use tokio::sync::Semaphore;
 
-use crate::connection::postgres::{PostgresDatabase, PostgresPlace, STALE_WITHIN, is_absent, is_retryable};
+use crate::connection::postgres::{PostgresDatabase, PostgresPlace, STALE_WITHIN, is_absent, is_retryable, was_there};
 use crate::connection::sqlite::SqliteDatabase;
 use crate::connection::{Access, AnySession, Database, Session};
 use crate::dialect::AnyDialect;
@@ -441,10 +441,11 @@ impl ReadStore for SqlReadStore {
         Box::pin(self.write(move |inner| async move {
             let generation = inner.generation()?;
             let mut tries = 0;
+            let mut may_copy = true;
             loop {
                 let mut session = inner.database.begin(Access::Write).await?;
                 let done = async {
-                    work::commit(&mut session, &batch, &inner.tables, generation, &inner.dialect).await?;
+                    work::commit(&mut session, &batch, may_copy, &inner.tables, generation, &inner.dialect).await?;
                     if let Database::Postgres(postgres) = &inner.database {
                         progress::tell(&mut session, postgres, &batch, inner.watched).await?;
                     }
@@ -454,6 +455,8 @@ impl ReadStore for SqlReadStore {
                 let done = settle(session, done).await;
                 tries += 1;
                 match done {
+                    // What seemed new was there: whoever folded it knew less than the store.
+                    Err(fault) if may_copy && was_there(&fault) => may_copy = false,
                     // Rolled back for the sake of another transaction: nothing of it was done.
                     Err(fault) if tries < TRIES_MAX && is_retryable(&fault) => {
                         tracing::debug!(error = %fault, "a batch met another one and is tried again");

@@ -37,7 +37,10 @@ pub(crate) struct TableSpec {
     /// `SELECT` of such a row, up to and without `WHERE`.
     pub(crate) select: String,
     pub(crate) load: Arc<str>,
-    pub(crate) upsert: Arc<str>,
+    /// See [`Dialect::upsert`].
+    pub(crate) upsert: Vec<Arc<str>>,
+    /// See [`Dialect::insert`].
+    pub(crate) insert: Option<Arc<str>>,
     pub(crate) delete: Arc<str>,
 }
 
@@ -178,11 +181,13 @@ fn specify(table: &Table, indexes: &[Index], dialect: &impl Dialect) -> Result<T
         indexes: own,
         kinds,
         load: format!("{select} WHERE {among}").into(),
-        upsert: "".into(),
+        upsert: Vec::new(),
+        insert: None,
         delete: format!("DELETE FROM {} WHERE {among}", quoted(name)).into(),
         select,
     };
-    spec.upsert = dialect.upsert(&spec).into();
+    spec.upsert = dialect.upsert(&spec);
+    spec.insert = dialect.insert(&spec);
     Ok(spec)
 }
 

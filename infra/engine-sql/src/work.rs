@@ -19,6 +19,8 @@ const CHECKPOINT_FIRST: &str = "INSERT INTO checkpoints (\"partition\", next_off
     VALUES ($1, $2, $3, $4, $5, $6) ON CONFLICT (\"partition\") DO NOTHING";
 const CHECKPOINT_MOVE: &str = "UPDATE checkpoints SET next_offset = $2, epoch = $3, nonce = $4, next_seq = $5, open = $6 \
     WHERE \"partition\" = $1 AND next_offset = $7 AND epoch = $8 AND nonce = $9 AND next_seq = $10 AND open = $11";
+/// 100 rows of one table: for fewer, a copy's second round trip takes longer than it saves.
+const COPY_ROWS_MIN: usize = 100;
 const INTEGER: ColumnKind = ColumnKind::Integer;
 const TEXT: ColumnKind = ColumnKind::Text;
 
@@ -114,10 +116,21 @@ pub(crate) async fn checkpoints(session: &mut impl Session) -> Result<BTreeMap<P
         .collect()
 }
 
-/// Writes a batch. After `Fenced`, and after any other fault, the transaction must be rolled back.
+/// What a batch changes in one table.
+#[derive(Default)]
+struct Changes<'a> {
+    /// Rows that are not there yet, as far as is known.
+    inserts: BTreeMap<&'a str, &'a Row>,
+    upserts: BTreeMap<&'a str, &'a Row>,
+    deletes: Vec<&'a str>,
+}
+
+/// Writes a batch; new rows by copying, if that may be. After `Fenced`, and after any other fault, the transaction must be
+/// rolled back.
 pub(crate) async fn commit(
     session: &mut impl Session,
     batch: &Batch,
+    may_copy: bool,
     tables: &Tables,
     generation: i64,
     dialect: &impl Dialect,
@@ -146,30 +159,34 @@ pub(crate) async fn commit(
     }
     // By table and by key: one statement for many rows, and a tree is written in its own order. Where several workers
     // write at once, the same order for all of them is also why they do not wait for each other in a circle.
-    let mut changes: BTreeMap<&str, (BTreeMap<&str, &Row>, Vec<&str>)> = BTreeMap::new();
-    for (key, row) in &batch.rows {
-        let (upserts, deletes) = changes.entry(key.table).or_default();
+    let mut changes: BTreeMap<&str, Changes<'_>> = BTreeMap::new();
+    for (index, (key, row)) in batch.rows.iter().enumerate() {
+        let changes = changes.entry(key.table).or_default();
         match row {
             Some(row) => {
                 tables.get(key.table)?.accept(&key.key, row)?;
-                upserts.insert(&key.key, row);
+                let rows = if may_copy && index < batch.new { &mut changes.inserts } else { &mut changes.upserts };
+                rows.insert(&key.key, row);
             }
-            None => deletes.push(&key.key),
+            None => changes.deletes.push(&key.key),
         }
     }
-    let rows_max = dialect.rows_max();
-    for (name, (mut upserts, mut deletes)) in changes {
+    for (name, Changes { mut inserts, mut upserts, mut deletes }) in changes {
         let table = tables.get(name)?;
+        let insert = table.insert.as_ref().filter(|_| inserts.len() >= COPY_ROWS_MIN);
+        if insert.is_none() {
+            upserts.append(&mut inserts);
+        }
         deletes.sort_unstable();
-        for keys in deletes.chunks(rows_max) {
+        for keys in deletes.chunks(dialect.keys_max()) {
             let keys = dialect.texts(keys.iter().copied());
             session.execute(Statement::new(table.delete.clone(), vec![keys])).await?;
         }
-        while !upserts.is_empty() {
-            let rest = upserts.keys().nth(rows_max).copied();
-            let rest = rest.map(|key| upserts.split_off(key)).unwrap_or_default();
-            session.execute(Statement::new(table.upsert.clone(), dialect.rows(table, &upserts))).await?;
-            upserts = rest;
+        if let Some(insert) = insert {
+            session.copy(insert.clone(), dialect.inserts(table, &inserts)).await?;
+        }
+        for statement in dialect.upserts(table, &upserts) {
+            session.execute(statement).await?;
         }
     }
     Ok(())
@@ -208,7 +225,7 @@ pub(crate) async fn load(
     for (name, mut keys) in by_table {
         let table = tables.get(name)?;
         keys.sort_unstable();
-        for keys in keys.chunks(dialect.rows_max()) {
+        for keys in keys.chunks(dialect.keys_max()) {
             let keys = dialect.texts(keys.iter().map(String::as_str));
             for cells in session.fetch(Statement::new(table.load.clone(), vec![keys]), &table.kinds).await? {
                 let (key, row) = table.row(cells)?;

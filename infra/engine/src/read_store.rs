@@ -36,6 +36,9 @@ pub trait ReadStore: Send + Sync + 'static {
 pub struct Batch {
     /// Rows and what they become; `None` removes. No key twice.
     pub rows: Vec<(RowKey, Option<Row>)>,
+    /// How many of the rows, from the first on, are not there yet as far as is known. Only a hint that may make writing
+    /// them cheaper: one that is there all the same is replaced like any other.
+    pub new: usize,
     /// Checkpoints: where each must be now (`None`: not there yet), and where it goes.
     pub checkpoints: Vec<(Partition, Option<Checkpoint>, Checkpoint)>,
 }

@@ -127,6 +127,12 @@ pub trait View: Send + Sync + 'static {
     /// The rows that the event touches. A row is fed by streams of one partition only.
     fn rows(&self, event: &Recorded<Self::Event>) -> Vec<RowKey>;
 
+    /// Whether this event is the first that ever touches the row: then there is nothing to look up before it. Never true
+    /// of any other event; false costs only the look.
+    fn begins(&self, _key: &RowKey, _event: &Recorded<Self::Event>) -> bool {
+        false
+    }
+
     /// What the row becomes; `None` removes it. Cannot fail.
     fn evolve(&self, key: &RowKey, row: Option<Row>, event: &Recorded<Self::Event>) -> Option<Row>;
 }

@@ -257,7 +257,7 @@ impl ReadStore for MistakenStore {
         Box::pin(async move {
             match self.mistake {
                 StoreMistake::WritesRowsBeforeItLooks => {
-                    let rows = Batch { rows: std::mem::take(&mut batch.rows), checkpoints: Vec::new() };
+                    let rows = Batch { rows: std::mem::take(&mut batch.rows), ..Batch::default() };
                     self.store.commit(rows).await?;
                 }
                 StoreMistake::RoundsVersions => {

@@ -2,6 +2,7 @@
 //! tells it. Nothing here waits; the `projections` workers and the read store do.
 
 use engine::event::Recorded;
+use engine::position::Version;
 use engine::view::{Column, ColumnKind, Doc, Row, RowKey, Table, View};
 use schemas::event::ShopEvent;
 use schemas::id::Subject;
@@ -61,6 +62,11 @@ impl View for ShopView {
 
     fn rows(&self, event: &Recorded<ShopEvent>) -> Vec<RowKey> {
         Subject::of(&event.meta.stream).as_ref().map(row_key).into_iter().collect()
+    }
+
+    fn begins(&self, _key: &RowKey, event: &Recorded<ShopEvent>) -> bool {
+        // A row shows one stream.
+        event.meta.version == Version(1)
     }
 
     fn evolve(&self, key: &RowKey, row: Option<Row>, event: &Recorded<ShopEvent>) -> Option<Row> {

@@ -50,6 +50,13 @@ struct Gathered<E> {
     recorded_at: Option<Timestamp>,
 }
 
+impl<E> Gathered<E> {
+    /// Nothing yet.
+    fn from(at: Vec<Checkpoint>) -> Self {
+        Self { items: Vec::new(), at, records: 0, recorded_at: None }
+    }
+}
+
 /// What comes next.
 pub(crate) enum Step {
     /// There is nothing to fold.
@@ -75,10 +82,14 @@ pub(crate) struct Folder<V: View> {
     pub(crate) parked: BTreeMap<StreamId, ParkedDoc>,
     cache: RowCache,
     gathered: Option<Gathered<V::Event>>,
+    /// What was read while a batch was committed, and from where.
+    ahead: Option<(Vec<Checkpoint>, Gathered<V::Event>)>,
     /// Events whose view panicked in the batch under way, by partition, offset and index.
     poisoned: BTreeMap<(Partition, Offset, u32), String>,
     supplied: BTreeMap<RowKey, Option<Row>>,
     folded: BTreeMap<RowKey, Option<Row>>,
+    /// Rows of the batch under way that were not there before it.
+    absent: BTreeSet<RowKey>,
     /// The parked streams after the batch, and which of them changed or went.
     parked_next: BTreeMap<StreamId, ParkedDoc>,
     parked_dirty: BTreeSet<StreamId>,
@@ -110,9 +121,11 @@ impl<V: View> Folder<V> {
             parked,
             cache,
             gathered: None,
+            ahead: None,
             poisoned: BTreeMap::new(),
             supplied: BTreeMap::new(),
             folded: BTreeMap::new(),
+            absent: BTreeSet::new(),
             parked_next: BTreeMap::new(),
             parked_dirty: BTreeSet::new(),
             only: None,
@@ -123,17 +136,32 @@ impl<V: View> Folder<V> {
 
     /// Reads what is new, at most a batch of it, and says what comes next.
     pub(crate) fn gather(&mut self, log: &dyn Log) -> Result<Step, String> {
-        let count = self.partitions.len();
-        let mut gathered = Gathered { items: Vec::new(), at: self.at.clone(), records: 0, recorded_at: None };
-        for step in 0..count {
-            self.read(log, self.partitions[(self.first + step) % count], None, &mut gathered)?;
-        }
-        self.first = (self.first + 1) % count.max(1);
+        let gathered = match self.ahead.take() {
+            Some((from, ahead)) if from == self.at => self.read_all(log, ahead)?,
+            _ => self.read_all(log, Gathered::from(self.at.clone()))?,
+        };
         if gathered.records == 0 {
             return Ok(Step::Idle);
         }
         self.gathered = Some(gathered);
         Ok(self.plan())
+    }
+
+    /// Reads what comes after the batch under way, for the next one. A fault shows when that is gathered.
+    pub(crate) fn read_on(&mut self, log: &dyn Log) {
+        let from = self.gathered.as_ref().map_or(&self.at, |gathered| &gathered.at).clone();
+        let ahead = self.read_all(log, Gathered::from(from.clone()));
+        self.ahead = ahead.ok().filter(|ahead| ahead.records > 0).map(|ahead| (from, ahead));
+    }
+
+    /// Reads all partitions on from where `gathered` is, at most a batch.
+    fn read_all(&mut self, log: &dyn Log, mut gathered: Gathered<V::Event>) -> Result<Gathered<V::Event>, String> {
+        let count = self.partitions.len();
+        for step in 0..count {
+            self.read(log, self.partitions[(self.first + step) % count], None, &mut gathered)?;
+        }
+        self.first = (self.first + 1) % count.max(1);
+        Ok(gathered)
     }
 
     /// Reads one partition on from where `gathered` is, up to `end`.
@@ -230,6 +258,7 @@ impl<V: View> Folder<V> {
                         }
                         match self.cache.take(&key) {
                             Some(row) => drop(self.supplied.insert(key, row)),
+                            None if self.view.begins(&key, recorded) => drop(self.supplied.insert(key, None)),
                             None => drop(missing.insert(key)),
                         }
                     }
@@ -252,6 +281,7 @@ impl<V: View> Folder<V> {
     fn fold(&mut self) -> Step {
         let Some(gathered) = self.gathered.take() else { return Step::Idle };
         let mut rows = std::mem::take(&mut self.supplied);
+        self.absent = rows.iter().filter(|(_, row)| row.is_none()).map(|(key, _)| key.clone()).collect();
         let mut touched = BTreeSet::new();
         let (mut parked, mut dirty) = (self.parked.clone(), BTreeSet::new());
         for item in &gathered.items {
@@ -325,7 +355,13 @@ impl<V: View> Folder<V> {
             return None;
         }
         let mut batch = self.checkpoints(self.gathered.as_ref().map_or(&self.at, |gathered| &gathered.at));
-        batch.rows = self.folded.iter().map(|(key, row)| (key.clone(), row.clone())).collect();
+        let (new, known) = self
+            .folded
+            .iter()
+            .map(|(key, row)| (key.clone(), row.clone()))
+            .partition::<Vec<_>, _>(|(key, row)| row.is_some() && self.absent.contains(key));
+        (batch.new, batch.rows) = (new.len(), new);
+        batch.rows.extend(known);
         for stream in &self.parked_dirty {
             batch.rows.push((parked_key(stream), self.parked_next.get(stream).map(parked_row)));
         }
@@ -388,7 +424,7 @@ impl<V: View> Folder<V> {
 
     /// Reads on for a retry.
     pub(crate) fn gather_retry(&mut self, log: &dyn Log, retry: &Retry) -> Result<Step, String> {
-        let mut gathered = Gathered { items: Vec::new(), at: self.at.clone(), records: 0, recorded_at: None };
+        let mut gathered = Gathered::from(self.at.clone());
         gathered.at[usize::from(retry.partition.0)] = retry.cursor;
         self.read(log, retry.partition, Some(retry.end), &mut gathered)?;
         if gathered.records == 0 {

@@ -210,7 +210,7 @@ impl<V: View> Worker<V> {
         let events = self.folder().events();
         let stored = match self.folder().batch() {
             Some(batch) => {
-                self.commit(batch).await?;
+                self.commit_reading_on(batch).await?;
                 self.commits.increment(1);
                 true
             }
@@ -260,6 +260,20 @@ impl<V: View> Worker<V> {
                 Err(fault) => return Err(End::Fault(store_fault(fault))),
             }
         }
+    }
+
+    /// Commits, and reads the next batch meanwhile: one waits for the store, the other for a processor.
+    async fn commit_reading_on(&mut self, batch: Batch) -> Result<(), End> {
+        let wrong = || End::Fault(ProjectionFault::Wrong("its folder is gone".to_owned()));
+        let mut folder = self.folder.take().ok_or_else(wrong)?;
+        let log = self.source.log.clone();
+        let reading = tokio::task::spawn_blocking(move || {
+            folder.read_on(log.as_ref());
+            folder
+        });
+        let (committed, folder) = tokio::join!(self.commit(batch), reading);
+        self.folder = Some(folder.map_err(|_| wrong())?);
+        committed
     }
 
     async fn commit_checkpoints(&mut self) -> Result<(), End> {

@@ -238,7 +238,7 @@ async fn a_second_worker_stops_the_first() {
     let mut moved = now;
     moved.next_offset = now.next_offset.next();
     let checkpoints = vec![(answer.position.partition, Some(now), moved)];
-    store.commit(Batch { rows: Vec::new(), checkpoints }).await.unwrap();
+    store.commit(Batch { checkpoints, ..Batch::default() }).await.unwrap();
     let answer = decided(node.submit(asked(id(), add("a", 1))).await);
     projection.wait_for(&answer.position.into(), LONG).await.unwrap_err();
     let ProjectionStatus::Failed(ProjectionFault::Store(fault)) = projection.status() else { panic!() };

@@ -10,6 +10,7 @@ mod fault;
 mod place;
 mod prepare;
 
+use std::borrow::Cow;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -20,8 +21,8 @@ use sqlx::pool::PoolConnection;
 use sqlx::postgres::{PgArguments, PgPool, PgPoolOptions, PgRow};
 use sqlx::{AssertSqlSafe, Postgres, Row as _};
 
-use self::fault::fault;
-pub(crate) use self::fault::{is_absent, is_retryable};
+use self::fault::{copy_fault, fault};
+pub(crate) use self::fault::{is_absent, is_retryable, was_there};
 pub(crate) use self::place::PostgresPlace;
 use super::{Access, Bind, Session, Statement};
 use crate::store::Options;
@@ -122,8 +123,12 @@ impl PostgresDatabase {
         loop {
             let connection = pool.acquire().await.map_err(|error| self.fault(error))?;
             let in_transaction = begin.is_some();
-            let mut session =
-                PostgresSession { connection: Some(connection), shown: &self.place.shown, in_transaction };
+            let mut session = PostgresSession {
+                connection: Some(connection),
+                shown: &self.place.shown,
+                in_transaction,
+                broken: false,
+            };
             let Some(begin) = begin else { return Ok(session) };
             match session.say(begin).await {
                 Ok(()) => return Ok(session),
@@ -146,6 +151,8 @@ pub(crate) struct PostgresSession<'a> {
     connection: Option<PoolConnection<Postgres>>,
     shown: &'a str,
     in_transaction: bool,
+    /// Not to be spoken to any more, only to be closed.
+    broken: bool,
 }
 
 impl Drop for PostgresSession<'_> {
@@ -170,6 +177,10 @@ impl PostgresSession<'_> {
     }
 
     async fn end(mut self, how: &str) -> Result<(), StoreFault> {
+        if self.broken {
+            // Dropped: closed.
+            return Ok(());
+        }
         if self.in_transaction {
             self.say(how).await?;
         }
@@ -183,6 +194,21 @@ impl Session for PostgresSession<'_> {
     async fn execute(&mut self, statement: Statement) -> Result<u64, StoreFault> {
         let done = query(statement).execute(&mut **self.connection()).await;
         Ok(done.map_err(|error| fault(error, self.shown))?.rows_affected())
+    }
+
+    async fn copy(&mut self, text: Arc<str>, pieces: impl Iterator<Item = Vec<u8>> + Send) -> Result<(), StoreFault> {
+        let shown = self.shown;
+        let copied = async {
+            let mut copy = self.connection().copy_in_raw(&text).await?;
+            for piece in pieces {
+                copy.send(piece).await?;
+            }
+            copy.finish().await
+        };
+        let copied = copied.await;
+        // In the middle of a copy the connection says nothing that could be understood as the end of a transaction.
+        self.broken = copied.is_err();
+        copied.map(|_| ()).map_err(|error| copy_fault(error, shown))
     }
 
     async fn fetch(&mut self, statement: Statement, kinds: &[ColumnKind]) -> Result<Vec<Vec<Value>>, StoreFault> {
@@ -203,10 +229,18 @@ impl Session for PostgresSession<'_> {
 fn query(statement: Statement) -> sqlx::query::Query<'static, Postgres, PgArguments> {
     // Safe: see `Statement::text`.
     let query = sqlx::query(AssertSqlSafe(statement.text));
-    let escaped = |texts: Vec<Option<String>>| texts.into_iter().map(|text| text.map(escape)).collect::<Vec<_>>();
+    let plain = |text: String| {
+        let escaped = match escape(&text) {
+            Cow::Borrowed(_) => None,
+            Cow::Owned(escaped) => Some(escaped),
+        };
+        escaped.unwrap_or(text)
+    };
+    let escaped = |texts: Vec<Option<String>>| texts.into_iter().map(|text| text.map(plain)).collect::<Vec<_>>();
     statement.binds.into_iter().fold(query, |query, bind| match bind {
         Bind::Integer(integer) => query.bind(integer),
-        Bind::Text(text) => query.bind(escape(text)),
+        Bind::Text(text) => query.bind(plain(text)),
+        Bind::Null => query.bind(None::<i64>),
         Bind::Integers(integers) => query.bind(integers),
         Bind::Texts(texts) => query.bind(escaped(texts)),
     })
@@ -227,11 +261,11 @@ fn cells(row: &PgRow, kinds: &[ColumnKind]) -> Result<Vec<Value>, sqlx::Error> {
 
 /// PostgreSQL keeps no NUL in text. U+0000 becomes U+0001 U+0001, and U+0001 becomes U+0001 U+0002: then texts sort, and
 /// start with each other, as they did before. JSON has neither as it stands.
-fn escape(text: String) -> String {
+pub(crate) fn escape(text: &str) -> Cow<'_, str> {
     if !text.bytes().any(|byte| byte <= 1) {
-        return text;
+        return Cow::Borrowed(text);
     }
-    text.replace('\u{1}', "\u{1}\u{2}").replace('\0', "\u{1}\u{1}")
+    text.replace('\u{1}', "\u{1}\u{2}").replace('\0', "\u{1}\u{1}").into()
 }
 
 fn unescape(text: String) -> String {
@@ -279,7 +313,7 @@ mod tests {
             one in "[\u{0}-\u{3}a]{0,5}",
             other in "[\u{0}-\u{3}a]{0,5}",
         ) {
-            let (escaped, other_escaped) = (escape(one.clone()), escape(other.clone()));
+            let (escaped, other_escaped) = (escape(&one).into_owned(), escape(&other).into_owned());
             prop_assert!(!escaped.contains('\0'));
             prop_assert_eq!(one.cmp(&other), escaped.cmp(&other_escaped));
             prop_assert_eq!(one.starts_with(&other), escaped.starts_with(&other_escaped));

@@ -5,6 +5,7 @@
 //! and checkpoint together; the log still has what they were folded from.
 
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 use std::time::Duration;
 
 use engine::read_store::StoreFault;
@@ -131,6 +132,10 @@ impl Session for SqliteSession<'_> {
         Ok(done.map_err(|error| fault(error, self.shown))?.rows_affected())
     }
 
+    async fn copy(&mut self, _: Arc<str>, _: impl Iterator<Item = Vec<u8>> + Send) -> Result<(), StoreFault> {
+        unreachable!("only the dialect of PostgreSQL copies")
+    }
+
     async fn fetch(&mut self, statement: Statement, kinds: &[ColumnKind]) -> Result<Vec<Vec<Value>>, StoreFault> {
         let rows = query(statement).fetch_all(self.connection.get()).await.map_err(|error| fault(error, self.shown))?;
         rows.iter().map(|row| cells(row, kinds)).collect::<Result<_, _>>().map_err(|error| fault(error, self.shown))
@@ -157,6 +162,7 @@ fn query(statement: Statement) -> sqlx::query::Query<'static, Sqlite, SqliteArgu
     statement.binds.into_iter().fold(query, |query, bind| match bind {
         Bind::Integer(integer) => query.bind(integer),
         Bind::Text(text) => query.bind(text),
+        Bind::Null => query.bind(None::<i64>),
         Bind::Texts(_) | Bind::Integers(_) => unreachable!("only the dialect of PostgreSQL makes lists"),
     })
 }

@@ -1,15 +1,23 @@
 //! PostgreSQL, 13 or newer. Many values travel as one array for each column, which `UNNEST` puts side by side: one
-//! prepared statement whatever the size of a batch. Documents are `json`, not `jsonb`: they come back to the letter, with
-//! their members in order, and analysts can still look into them.
+//! prepared statement whatever the size of a batch. Many rows that are new are copied instead (`copy`).
+//! Documents are `json`, not `jsonb`: they come back to the letter, with their members in order, and analysts can still look
+//! into them.
+
+mod copy;
 
 use std::collections::BTreeMap;
 use std::fmt::Write as _;
+use std::sync::Arc;
 
 use engine::view::{ColumnKind, Row};
+use serde_json::Value;
 
 use super::{Dialect, quoted};
-use crate::connection::Bind;
+use crate::connection::{Bind, Statement};
 use crate::tables::TableSpec;
+
+/// 5,000: a whole batch. Time to parse and plan is nothing then, and a statement stays at some megabytes.
+const ROWS_MAX: usize = 5_000;
 
 /// The dialect of PostgreSQL.
 #[derive(Clone, Copy, Debug)]
@@ -45,7 +53,7 @@ impl Dialect for PostgresDialect {
         statements
     }
 
-    fn upsert(&self, table: &TableSpec) -> String {
+    fn upsert(&self, table: &TableSpec) -> Vec<Arc<str>> {
         let mut text = format!("INSERT INTO {} (\"key\", \"version\", \"doc\"", quoted(table.name));
         for column in table.columns {
             let _ = write!(text, ", {}", quoted(column.name));
@@ -69,7 +77,21 @@ impl Dialect for PostgresDialect {
             let column = quoted(column.name);
             let _ = write!(text, ", {column} = excluded.{column}");
         }
-        text
+        vec![text.into()]
+    }
+
+    fn insert(&self, table: &TableSpec) -> Option<Arc<str>> {
+        let columns = table.columns.iter().map(|column| format!(", {}", quoted(column.name))).collect::<String>();
+        let name = quoted(table.name);
+        Some(format!("COPY {name} (\"key\", \"version\", \"doc\"{columns}) FROM STDIN (FORMAT binary)").into())
+    }
+
+    fn inserts<'a>(
+        &self,
+        table: &'a TableSpec,
+        rows: &'a BTreeMap<&'a str, &'a Row>,
+    ) -> Box<dyn Iterator<Item = Vec<u8>> + Send + 'a> {
+        Box::new(copy::pieces(table, rows))
     }
 
     fn among_texts(&self, column: &str, placeholder: usize) -> String {
@@ -80,27 +102,21 @@ impl Dialect for PostgresDialect {
         format!("{column} = ANY (${placeholder}::bigint[])")
     }
 
-    fn rows(&self, table: &TableSpec, rows: &BTreeMap<&str, &Row>) -> Vec<Bind> {
-        let mut binds = vec![
-            Bind::Texts(rows.keys().map(|key| Some((*key).to_owned())).collect()),
-            Bind::Integers(rows.values().map(|row| i64::try_from(row.version).ok()).collect()),
-            Bind::Texts(rows.values().map(|row| Some(row.doc.text().to_owned())).collect()),
-        ];
-        for (index, column) in table.columns.iter().enumerate() {
-            let values = rows.values().map(|row| row.columns.get(index));
-            binds.push(match column.kind {
-                ColumnKind::Text => {
-                    Bind::Texts(values.map(|value| value.and_then(|value| value.as_str()).map(str::to_owned)).collect())
-                }
-                ColumnKind::Integer => Bind::Integers(values.map(|value| value.and_then(|v| v.as_i64())).collect()),
-            });
-        }
-        binds
+    fn upserts<'a>(
+        &self,
+        table: &'a TableSpec,
+        rows: &'a BTreeMap<&'a str, &'a Row>,
+    ) -> Box<dyn Iterator<Item = Statement> + Send + 'a> {
+        let mut rest = rows.iter();
+        Box::new(std::iter::from_fn(move || {
+            let some = rest.by_ref().take(ROWS_MAX).map(|(key, row)| (*key, *row)).collect::<Vec<_>>();
+            let text = table.upsert.first().filter(|_| !some.is_empty())?;
+            Some(Statement::new(text.clone(), arrays(table, &some)))
+        }))
     }
 
-    fn rows_max(&self) -> usize {
-        // 5,000: a whole batch. Time to parse and plan is nothing then, and a statement stays at some megabytes.
-        5_000
+    fn keys_max(&self) -> usize {
+        ROWS_MAX
     }
 
     fn texts<'a>(&self, texts: impl Iterator<Item = &'a str>) -> Bind {
@@ -110,6 +126,23 @@ impl Dialect for PostgresDialect {
     fn integers(&self, integers: impl Iterator<Item = i64>) -> Bind {
         Bind::Integers(integers.map(Some).collect())
     }
+}
+
+/// An array for each column.
+fn arrays(table: &TableSpec, rows: &[(&str, &Row)]) -> Vec<Bind> {
+    let mut binds = vec![
+        Bind::Texts(rows.iter().map(|(key, _)| Some((*key).to_owned())).collect()),
+        Bind::Integers(rows.iter().map(|(_, row)| i64::try_from(row.version).ok()).collect()),
+        Bind::Texts(rows.iter().map(|(_, row)| Some(row.doc.text().to_owned())).collect()),
+    ];
+    for (index, column) in table.columns.iter().enumerate() {
+        let values = rows.iter().filter_map(|(_, row)| row.columns.get(index));
+        binds.push(match column.kind {
+            ColumnKind::Text => Bind::Texts(values.map(|value| value.as_str().map(str::to_owned)).collect()),
+            ColumnKind::Integer => Bind::Integers(values.map(Value::as_i64).collect()),
+        });
+    }
+    binds
 }
 
 /// A name for an index, cut where PostgreSQL would cut it, but so that two indexes of a table still have two names.

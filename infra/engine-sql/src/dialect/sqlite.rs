@@ -1,19 +1,21 @@
-//! SQLite, 3.51 or newer (the one that is compiled in). Many values travel as a JSON array that `json_each` takes apart,
-//! rows as an array of arrays; `jsonb_each` hands each row on in binary, so that it is parsed once and not once for every
-//! column.
+//! SQLite, 3.51 or newer (the one that is compiled in). Keys travel as a JSON array that `json_each` takes apart, rows as a
+//! value for each column: there is no network to save, and what is not made into JSON need not be read again.
 
 use std::collections::BTreeMap;
 use std::fmt::Write as _;
+use std::sync::Arc;
 
 use engine::view::{ColumnKind, Row};
 use serde::Serialize;
+use serde_json::Value;
 
 use super::{Dialect, quoted};
-use crate::connection::Bind;
+use crate::connection::{Bind, Statement};
 use crate::tables::TableSpec;
 
-/// 1 KiB: an order of three lines with its columns. Only saves the buffer from growing.
-const ROW_BYTES_USUAL: usize = 1 << 10;
+/// Rows that one statement may have. 64 at most: more save nothing. In between only powers of two, so that any number of
+/// rows takes few statements and there are few texts to keep prepared.
+static ROWS_IN_STATEMENTS: [usize; 7] = [1, 2, 4, 8, 16, 32, 64];
 
 /// The dialect of SQLite.
 #[derive(Clone, Copy, Debug)]
@@ -43,23 +45,34 @@ impl Dialect for SqliteDialect {
         statements
     }
 
-    fn upsert(&self, table: &TableSpec) -> String {
+    fn upsert(&self, table: &TableSpec) -> Vec<Arc<str>> {
         let columns = table.columns.iter().map(|column| quoted(column.name)).collect::<Vec<_>>();
-        let mut text = format!("INSERT INTO {} (\"key\", \"version\", \"doc\"", quoted(table.name));
+        let mut into = format!("INSERT INTO {} (\"key\", \"version\", \"doc\"", quoted(table.name));
+        let mut conflict = String::from(
+            " ON CONFLICT (\"key\") DO UPDATE SET \"version\" = excluded.\"version\", \"doc\" = excluded.\"doc\"",
+        );
         for column in &columns {
-            let _ = write!(text, ", {column}");
+            let _ = write!(into, ", {column}");
+            let _ = write!(conflict, ", {column} = excluded.{column}");
         }
-        // `->` gives JSON, `->>` an SQL value.
-        text.push_str(") SELECT value ->> 0, value ->> 1, value -> 2");
-        for index in 0..columns.len() {
-            let _ = write!(text, ", value ->> {}", index + 3);
-        }
-        // WHERE: without it SQLite takes ON CONFLICT for the condition of a join.
-        text.push_str(" FROM jsonb_each($1) WHERE true ON CONFLICT (\"key\") DO UPDATE SET \"version\" = excluded.\"version\", \"doc\" = excluded.\"doc\"");
-        for column in &columns {
-            let _ = write!(text, ", {column} = excluded.{column}");
-        }
-        text
+        // Placeholders without numbers: looking for a numbered one takes the longer the more there are.
+        let row = format!("(?, ?, ?{})", ", ?".repeat(columns.len()));
+        let text = |rows: &usize| -> Arc<str> {
+            format!("{into}) VALUES {}{conflict}", vec![row.as_str(); *rows].join(", ")).into()
+        };
+        ROWS_IN_STATEMENTS.iter().map(text).collect()
+    }
+
+    fn insert(&self, _: &TableSpec) -> Option<Arc<str>> {
+        None
+    }
+
+    fn inserts<'a>(
+        &self,
+        _: &'a TableSpec,
+        _: &'a BTreeMap<&'a str, &'a Row>,
+    ) -> Box<dyn Iterator<Item = Vec<u8>> + Send + 'a> {
+        Box::new(std::iter::empty())
     }
 
     fn among_texts(&self, column: &str, placeholder: usize) -> String {
@@ -70,34 +83,33 @@ impl Dialect for SqliteDialect {
         self.among_texts(column, placeholder)
     }
 
-    fn rows(&self, _table: &TableSpec, rows: &BTreeMap<&str, &Row>) -> Vec<Bind> {
-        let mut json = Vec::with_capacity(rows.len() * ROW_BYTES_USUAL);
-        json.push(b'[');
-        for (key, row) in rows {
-            if json.len() > 1 {
-                json.push(b',');
+    fn upserts<'a>(
+        &self,
+        table: &'a TableSpec,
+        rows: &'a BTreeMap<&'a str, &'a Row>,
+    ) -> Box<dyn Iterator<Item = Statement> + Send + 'a> {
+        let mut rest = rows.iter();
+        Box::new(std::iter::from_fn(move || {
+            let sizes = ROWS_IN_STATEMENTS.iter().zip(&table.upsert);
+            let (rows, text) = sizes.rev().find(|(size, _)| **size <= rest.len())?;
+            let mut binds = Vec::with_capacity(rows * (3 + table.columns.len()));
+            for (key, row) in rest.by_ref().take(*rows) {
+                binds.push(Bind::Text((*key).to_owned()));
+                binds.push(i64::try_from(row.version).map_or(Bind::Null, Bind::Integer));
+                binds.push(Bind::Text(row.doc.text().to_owned()));
+                binds.extend(row.columns.iter().map(|value| match value {
+                    Value::String(text) => Bind::Text(text.clone()),
+                    value => value.as_i64().map_or(Bind::Null, Bind::Integer),
+                }));
             }
-            json.push(b'[');
-            append(&mut json, key);
-            json.push(b',');
-            append(&mut json, &row.version);
-            json.push(b',');
-            json.extend_from_slice(row.doc.text().as_bytes());
-            for value in &row.columns {
-                json.push(b',');
-                append(&mut json, value);
-            }
-            json.push(b']');
-        }
-        json.push(b']');
-        vec![text(json)]
+            Some(Statement::new(text.clone(), binds))
+        }))
     }
 
-    fn rows_max(&self) -> usize {
-        // 128: with documents of a kilobyte a statement's value stays at a hundred kilobytes or so. Allocators take values
-        // of megabytes straight from the system and give them straight back, and clearing their pages then costs more
-        // than the statements that are saved.
-        128
+    fn keys_max(&self) -> usize {
+        // 2,000: keys of some forty bytes stay below a hundred kilobytes. Allocators take larger values straight from the
+        // system and give them straight back, and clearing their pages then costs more than the statements that are saved.
+        2_000
     }
 
     fn texts<'a>(&self, texts: impl Iterator<Item = &'a str>) -> Bind {

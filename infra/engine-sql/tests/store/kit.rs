@@ -157,7 +157,7 @@ pub(crate) fn batch<'a>(
     next: Checkpoint,
 ) -> Batch {
     let rows = rows.into_iter().map(|(name, row)| (key(name), row)).collect();
-    Batch { rows, checkpoints: vec![(P0, was, next)] }
+    Batch { rows, checkpoints: vec![(P0, was, next)], new: 0 }
 }
 
 /// All orders, by key.

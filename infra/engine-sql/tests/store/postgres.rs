@@ -42,7 +42,7 @@ async fn a_storm_of_callers_that_go_away_leaves_no_transaction_open() {
                     // Rows without a checkpoint: nothing fences them, so a lost or doubled effect would show.
                     _ => {
                         let rows = vec![(key(&format!("row-{n}")), Some(order("open", n)))];
-                        return store.commit(Batch { rows, checkpoints: vec![] }).await.is_ok();
+                        return store.commit(Batch { rows, ..Batch::default() }).await.is_ok();
                     }
                 }
                 false
@@ -135,6 +135,61 @@ async fn a_batch_that_meets_another_transaction_is_done_all_the_same() {
     assert!(theirs.is_ok(), "theirs gave way, so this shows nothing: {theirs:?}");
     ours.await.unwrap().unwrap();
     assert_eq!(load(&store, ["a", "b"]).await.iter().map(|(_, row)| row.version).collect::<Vec<_>>(), [2, 2]);
+}
+
+#[tokio::test]
+async fn what_the_server_rolls_back_for_others_is_tried_again_a_few_times() {
+    for code in ["40001", "40P01"] {
+        let Some(place) = Place::postgres() else { return };
+        let store = place.open().await;
+        // A sequence counts on, whatever is rolled back.
+        let meeting = |times: u32| {
+            format!(
+                "DROP SEQUENCE IF EXISTS meetings; CREATE SEQUENCE meetings; \
+                 CREATE OR REPLACE FUNCTION meet() RETURNS trigger LANGUAGE plpgsql SET search_path FROM CURRENT AS \
+                 'BEGIN IF nextval(''meetings'') <= {times} THEN RAISE EXCEPTION USING ERRCODE = ''{code}''; END IF; \
+                 RETURN NULL; END'; CREATE OR REPLACE TRIGGER meet AFTER INSERT ON orders FOR EACH STATEMENT \
+                 EXECUTE FUNCTION meet()"
+            )
+        };
+        place.alter(&meeting(3)).await;
+        store.commit(batch([("a", Some(order("open", 1)))], None, checkpoint(1))).await.unwrap();
+        assert_eq!(load(&store, ["a"]).await.len(), 1);
+        place.alter(&meeting(1_000)).await;
+        let next = batch([("b", Some(order("open", 1)))], Some(checkpoint(1)), checkpoint(2));
+        let refused = store.commit(next).await;
+        assert!(matches!(refused, Err(StoreFault::Unavailable(_))), "{refused:?}");
+        let mut outside = place.connection().await;
+        let Place::Postgres { schema, .. } = &place else { unreachable!() };
+        let tries = number(&mut outside, &format!("SELECT last_value FROM {schema}.meetings")).await;
+        assert_eq!(tries, 5, "it is tried a few times, and not for ever");
+        assert_eq!(store.open(LOG).await.unwrap(), [(P0, checkpoint(1))].into());
+    }
+}
+
+#[tokio::test]
+async fn the_server_ends_what_takes_too_long_and_nothing_of_it_is_done() {
+    let Some(place) = Place::postgres() else { return };
+    let ms = Duration::from_millis;
+    let patience = [
+        (Options { lock_max: ms(200), ..Options::default() }, "55P03"),
+        (Options { write_max: ms(2_000), lock_max: ms(60_000), ..Options::default() }, "57014"),
+    ];
+    place.open().await.commit(batch([("a", Some(order("open", 1)))], None, checkpoint(1))).await.unwrap();
+    let Place::Postgres { schema, .. } = &place else { unreachable!() };
+    for (options, code) in patience {
+        let store = place.store(ORDERS, options).await.unwrap();
+        store.open(LOG).await.unwrap();
+        let mut other = place.connection().await;
+        sqlx::raw_sql(AssertSqlSafe(format!("BEGIN; LOCK {schema}.orders"))).execute(&mut other).await.unwrap();
+        let next = batch([("a", Some(order("late", 2)))], Some(checkpoint(1)), checkpoint(2));
+        let refused = store.commit(next).await;
+        let Err(StoreFault::Unavailable(why)) = &refused else { panic!("{code}: {refused:?}") };
+        assert!(format!("{why:?}").contains(code), "{code}: {why:?}");
+        sqlx::raw_sql("ROLLBACK").execute(&mut other).await.unwrap();
+        assert_eq!(load(&store, ["a"]).await[0].1, order("open", 1));
+        assert_eq!(store.open(LOG).await.unwrap(), [(P0, checkpoint(1))].into());
+    }
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]

@@ -52,6 +52,9 @@ impl View for Jars {
     fn rows(&self, event: &Recorded<Put>) -> Vec<RowKey> {
         vec![RowKey { table: "orders", key: event.meta.stream.to_string() }]
     }
+    fn begins(&self, _: &RowKey, event: &Recorded<Put>) -> bool {
+        event.meta.version == Version(1)
+    }
     fn evolve(&self, key: &RowKey, row: Option<Row>, event: &Recorded<Put>) -> Option<Row> {
         assert!(event.event.0 != 13, "thirteen");
         let before = row.map_or(0, |row| row.doc.value()["total"].as_u64().unwrap());

@@ -1,6 +1,11 @@
 //! What an error of PostgreSQL means for whoever asked, and what an operator can do about it.
 
+use std::borrow::Cow;
+
 use engine::read_store::StoreFault;
+
+/// A key is there twice.
+const THERE: &str = "23505";
 
 /// An error that may pass, with its place and a next step.
 #[derive(Debug)]
@@ -23,9 +28,31 @@ impl std::error::Error for Trouble {
 
 /// Whether the same transaction may well succeed at once: it met another (40001, 40P01) and was rolled back.
 pub(crate) fn is_retryable(fault: &StoreFault) -> bool {
-    let StoreFault::Unavailable(why) = fault else { return false };
-    let Some(Trouble { error: sqlx::Error::Database(error), .. }) = why.downcast_ref::<Trouble>() else { return false };
-    matches!(error.code().as_deref(), Some("40001" | "40P01"))
+    matches!(code(fault).as_deref(), Some("40001" | "40P01"))
+}
+
+/// What an error of a copy means: a row that was there already is no damage there.
+pub(super) fn copy_fault(error: sqlx::Error, shown: &str) -> StoreFault {
+    match &error {
+        sqlx::Error::Database(database) if database.code().as_deref() == Some(THERE) => {
+            let what = format!("{shown}: {}", database.message());
+            StoreFault::Unavailable(Box::new(Trouble { what, error }))
+        }
+        _ => fault(error, shown),
+    }
+}
+
+/// Whether rows were copied of which one was there already.
+pub(crate) fn was_there(fault: &StoreFault) -> bool {
+    code(fault).is_some_and(|code| code == THERE)
+}
+
+fn code(fault: &StoreFault) -> Option<Cow<'_, str>> {
+    let StoreFault::Unavailable(why) = fault else { return None };
+    match why.downcast_ref::<Trouble>() {
+        Some(Trouble { error: sqlx::Error::Database(error), .. }) => error.code(),
+        _ => None,
+    }
 }
 
 /// Whether the server was not there to be asked, rather than that it was asked and did not do it.

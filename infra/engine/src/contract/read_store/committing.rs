@@ -294,7 +294,7 @@ async fn every_part_of_a_checkpoint_comes_back(fixture: StoreFixture) {
     ];
     for (checkpoint, partition) in checkpoints.into_iter().zip(0..) {
         let moved = vec![(Partition(partition), None, checkpoint)];
-        fixture.store.commit(Batch { rows: Vec::new(), checkpoints: moved }).await.expect("the checkpoint moves");
+        fixture.store.commit(Batch { checkpoints: moved, ..Batch::default() }).await.expect("the checkpoint moves");
     }
     assert_eq!(fixture.open().await.into_values().collect::<Vec<_>>(), checkpoints);
 }
@@ -313,6 +313,7 @@ async fn rows_and_checkpoints_are_committed_together(fixture: StoreFixture) {
     let batch = Batch {
         rows: vec![(kettle_key("a"), Some(kettle("red", 1, 2))), (kettle_key("b"), Some(kettle("blue", 3, 4)))],
         checkpoints: vec![(Partition(0), None, checkpoint(5)), (Partition(1), None, checkpoint(6))],
+        new: 2,
     };
     fixture.store.commit(batch).await.expect("the batch is written");
     assert_eq!(fixture.keys(everything("kettles")).await, ["a", "b"]);
@@ -361,7 +362,7 @@ async fn every_part_of_the_expected_checkpoint_counts(fixture: StoreFixture) {
     ];
     for expected in wrong {
         let checkpoints = vec![(Partition(0), Some(expected), checkpoint(6))];
-        assert_fenced(fixture.store.commit(Batch { rows: Vec::new(), checkpoints }).await, 0);
+        assert_fenced(fixture.store.commit(Batch { checkpoints, ..Batch::default() }).await, 0);
     }
 }
 
@@ -375,6 +376,7 @@ async fn a_fenced_commit_writes_nothing(fixture: StoreFixture) {
             (kettle_key("c"), Some(kettle("blue", 3, 4))),
         ],
         checkpoints: vec![(Partition(0), Some(checkpoint(4)), checkpoint(6))],
+        ..Batch::default()
     };
     assert_fenced(fixture.store.commit(batch).await, 0);
     let expected = ["a", "b"].map(|key| (key.to_owned(), kettle("red", 1, 2)));
@@ -392,6 +394,7 @@ async fn one_fenced_partition_stops_the_others(fixture: StoreFixture) {
             (Partition(1), None, checkpoint(6)),
             (Partition(2), Some(checkpoint(4)), checkpoint(6)),
         ],
+        ..Batch::default()
     };
     assert_fenced(fixture.store.commit(batch).await, 2);
     let expected = BTreeMap::from([(Partition(0), checkpoint(5)), (Partition(2), checkpoint(5))]);

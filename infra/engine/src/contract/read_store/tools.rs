@@ -62,13 +62,13 @@ impl StoreFixture {
     }
 
     pub(super) async fn write(&self, rows: Vec<(RowKey, Option<Row>)>) {
-        self.store.commit(Batch { rows, checkpoints: Vec::new() }).await.expect("the rows are written");
+        self.store.commit(Batch { rows, ..Batch::default() }).await.expect("the rows are written");
     }
 
     /// Moves the checkpoint of a partition.
     pub(super) async fn advance(&self, partition: u16, from: Option<u64>, to: u64) -> Result<(), StoreFault> {
         let moved = (Partition(partition), from.map(checkpoint), checkpoint(to));
-        self.store.commit(Batch { rows: Vec::new(), checkpoints: vec![moved] }).await
+        self.store.commit(Batch { checkpoints: vec![moved], ..Batch::default() }).await
     }
 
     pub(super) async fn kettle(&self, key: &str) -> Option<Row> {
