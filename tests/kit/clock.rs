@@ -6,16 +6,13 @@ use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use tempfile::TempDir;
-
-/// Where distributions put it, below each of [`ROOTS`].
-const LIBRARY: &str = "faketime/libfaketimeMT.so.1";
-const ROOTS: [&str; 4] = ["/usr/lib/x86_64-linux-gnu", "/usr/lib/aarch64-linux-gnu", "/usr/lib64", "/usr/lib"];
+use xtask::set_up::faketime;
 
 /// A process's wall clock.
 #[derive(Debug)]
 pub struct Clock {
     /// The library, and the folder with the file that it reads the time's offset from; `None` is the machine's clock.
-    faked: Option<(PathBuf, TempDir)>,
+    faked: Option<(&'static Path, TempDir)>,
 }
 
 impl Clock {
@@ -24,8 +21,8 @@ impl Clock {
     /// # Panics
     /// When no scratch file can be written.
     pub fn new() -> Self {
-        let library = ROOTS.iter().map(|root| Path::new(root).join(LIBRARY)).find(|library| library.exists());
-        let faked = library.map(|library| (library, TempDir::with_prefix("docket-clock-").expect("a scratch folder")));
+        let faked =
+            faketime().map(|library| (library, TempDir::with_prefix("docket-clock-").expect("a scratch folder")));
         let clock = Self { faked };
         clock.set_ahead(Duration::ZERO);
         clock
@@ -52,7 +49,7 @@ impl Clock {
     pub fn environment(&self) -> Vec<(&'static str, PathBuf)> {
         let Some((library, folder)) = &self.faked else { return Vec::new() };
         vec![
-            ("LD_PRELOAD", library.clone()),
+            ("LD_PRELOAD", library.to_path_buf()),
             ("FAKETIME_TIMESTAMP_FILE", folder.path().join("ahead")),
             // Looked at every time, not every ten seconds.
             ("FAKETIME_NO_CACHE", "1".into()),

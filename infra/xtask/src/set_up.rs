@@ -41,7 +41,7 @@ const WANTS: &[Want] = &[
         what: "libfaketime, to set a server's clock ahead",
         packages: &["faketime"],
         without: "nothing: a test that waits five minutes will do so",
-        is_there: || FAKETIME.iter().any(|path| Path::new(path).exists()),
+        is_there: || faketime().is_some(),
     },
     Want {
         what: "Java 17 or newer, to run Apache Kafka",
@@ -62,6 +62,11 @@ const WANTS: &[Want] = &[
         is_there: || postgres::missing().is_none(),
     },
 ];
+
+/// The library that sets the clock of one process, where it is installed.
+pub fn faketime() -> Option<&'static Path> {
+    FAKETIME.iter().map(Path::new).find(|path| path.exists())
+}
 
 /// Installs what is missing if we are root on a Debian, and says what is skipped if it is still missing. Never fails: every
 /// test that needs one of these says so itself.
