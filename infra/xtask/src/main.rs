@@ -20,7 +20,8 @@ const EXAMPLES: &str = "Examples:
   cargo xtask trials                            several nodes, and all that can happen to them
   cargo xtask soak --kills 200 --cuts 30        some minutes of kill -9 and power cuts
   cargo xtask sim --seed 10000 --count 20000    that many simulated stories, beginning there
-  cargo xtask bench --quick                     whether the benchmarks work";
+  cargo xtask bench --quick                     whether the benchmarks work
+  cargo xtask bench several-nodes               how fast nodes on Kafka and PostgreSQL are";
 
 #[derive(Parser)]
 #[command(name = "cargo xtask", about = "Docket's chores", disable_help_subcommand = true, after_help = EXAMPLES)]
@@ -60,6 +61,9 @@ enum Chore {
     },
     /// Measure: every benchmark beside its floor, in one run
     Bench {
+        /// One question, e.g. several-nodes; benches/README.md has them all
+        #[arg(default_value = "all")]
+        question: String,
         /// Short and small: shows that it works, not how fast it is
         #[arg(long)]
         quick: bool,
@@ -145,7 +149,7 @@ fn main() -> ExitCode {
         Chore::Soak { kills, cuts, seed } => soak(kills, cuts, seed),
         Chore::Trials => trials(),
         Chore::Sim { seed, count } => sim(seed, count),
-        Chore::Bench { quick } => bench(quick),
+        Chore::Bench { question, quick } => bench(&question, quick),
         Chore::Cluster { dir, what } => cluster(&dir.unwrap_or_else(|| target().join("cluster")), what),
     };
     match done {
@@ -161,20 +165,30 @@ fn main() -> ExitCode {
 type Done = Result<(), String>;
 
 fn test() -> Done {
+    let began = Instant::now();
     xtask::set_up::set_up();
     tidy()?;
+    // What starts nothing tells of a fault before what takes minutes to build. Always the whole workspace, never a package of
+    // it: what is built for one is not what is built for all, and would be built twice.
+    step("cargo", &["test", "--workspace", "--lib", "--bins", "--test", "tidy"])?;
+    step("cargo", &["test", "--workspace", "--doc"])?;
     // The tests that start the product start what users get.
     step("cargo", &["build", "--release", "--package", "docket"])?;
-    let Some(missing) = kafka::missing().or_else(postgres::missing) else {
-        return step("cargo", &["test", "--workspace"]);
-    };
-    println!("xtask: skipped: every story told on Kafka and PostgreSQL: {missing}");
-    step("cargo", &["test", "--workspace", "--exclude", "tests"])?;
-    step("cargo", &[&["test", "--package", "tests", "--lib"], WITHOUT_KAFKA].concat())
+    match kafka::missing().or_else(postgres::missing) {
+        // Room by room, the trials of several nodes last.
+        None => step("cargo", &["test", "--workspace", "--test", "*"])?,
+        Some(missing) => {
+            println!("xtask: skipped: every story told on Kafka and PostgreSQL: {missing}");
+            step("cargo", &["test", "--workspace", "--exclude", "tests", "--tests"])?;
+            step("cargo", &[&["test", "--package", "tests"], WITHOUT_KAFKA].concat())?;
+        }
+    }
+    println!("xtask: {:.0} s in all", began.elapsed().as_secs_f64());
+    Ok(())
 }
 
 /// The tests of the whole house that need no broker and no database.
-const WITHOUT_KAFKA: &[&str] = &["--test", "tidy", "--test", "it", "--test", "faults"];
+const WITHOUT_KAFKA: &[&str] = &["--test", "it", "--test", "faults"];
 
 fn tidy() -> Done {
     step("cargo", &["fmt", "--all", "--check"])?;
@@ -195,8 +209,7 @@ fn trials() -> Done {
         return Err(missing);
     }
     step("cargo", &["build", "--release", "--package", "docket"])?;
-    step("cargo", &["test", "--package", "engine-kafka", "--test", "kafka"])?;
-    step("cargo", &["test", "--package", "tests", "--test", "cluster", "--", "--nocapture"])
+    step("cargo", &["test", "--workspace", "--test", "kafka", "--test", "trials", "--", "--nocapture"])
 }
 
 fn sim(seed: u64, count: u64) -> Done {
@@ -207,9 +220,12 @@ fn sim(seed: u64, count: u64) -> Done {
     step_with("cargo", &[&arguments[..], &["--", "--exact", "--nocapture"]].concat(), &knobs)
 }
 
-fn bench(quick: bool) -> Done {
+fn bench(question: &str, quick: bool) -> Done {
+    if ["all", "several-nodes"].contains(&question) {
+        xtask::set_up::set_up();
+    }
     step("cargo", &["build", "--release", "--package", "docket"])?;
-    let mut arguments = vec!["run", "--release", "--package", "benches", "--", "all"];
+    let mut arguments = vec!["run", "--release", "--package", "benches", "--", question];
     arguments.extend(quick.then_some("--quick"));
     step("cargo", &arguments)
 }
