@@ -16,11 +16,15 @@ use rdkafka::client::Client;
 use rdkafka::config::{FromClientConfigAndContext, RDKafkaLogLevel};
 use rdkafka::error::{KafkaError, RDKafkaErrorCode};
 
+use crate::door::knock;
 use crate::fault::{KafkaFault, told};
 use crate::options::{BATCH_BYTES_MAX, KafkaOptions};
 
 /// How long brokers may take to hear of a topic that another has made.
 pub(crate) const BROKERS_LEARN: Duration = Duration::from_secs(2);
+
+/// How long a broker may know a topic that another has made and not yet how it is set: longer than any that is well takes.
+const SETTINGS_LEARNED: Duration = Duration::from_secs(10);
 
 /// Puts what librdkafka says into the program's log.
 pub(crate) struct Voice(pub(crate) &'static str);
@@ -76,6 +80,9 @@ impl Admin {
         if options.name.is_empty() || options.name.len() > 200 || !options.name.chars().all(fits) {
             let what = format!("the log's name {:?} is not 1 to 200 of a-z A-Z 0-9 . _ -", options.name);
             return Err(KafkaFault::Options(what));
+        }
+        if options.security.needs_tls_feature() {
+            knock(options)?;
         }
         let client = AdminClient::from_config_and_context(&options.admin_config(), Voice("admin"))
             .map_err(|error| KafkaFault::Options(error.to_string()))?;
@@ -203,33 +210,43 @@ impl Admin {
 
     /// How a topic is set, defaults included.
     pub(crate) fn topic_settings(&self, topic: &str) -> Result<BTreeMap<String, String>, KafkaFault> {
-        self.settings(ResourceSpecifier::Topic(topic), format!("describe topic {topic}"))
+        self.settings(ResourceSpecifier::Topic(topic), format!("describe topic {topic}"), SETTINGS_LEARNED)
     }
 
     /// How a broker is set.
     pub(crate) fn broker_settings(&self, broker: i32) -> Result<BTreeMap<String, String>, KafkaFault> {
-        self.settings(ResourceSpecifier::Broker(broker), format!("describe broker {broker}"))
+        self.settings(ResourceSpecifier::Broker(broker), format!("describe broker {broker}"), Duration::ZERO)
     }
 
-    fn settings(&self, of: ResourceSpecifier<'_>, doing: String) -> Result<BTreeMap<String, String>, KafkaFault> {
+    /// `learning`: how long the broker that is asked may know nothing of it.
+    fn settings(
+        &self,
+        of: ResourceSpecifier<'_>,
+        doing: String,
+        learning: Duration,
+    ) -> Result<BTreeMap<String, String>, KafkaFault> {
         let options = AdminOptions::new().request_timeout(Some(self.patience));
-        let deadline = Instant::now() + self.patience;
+        let deadline = Instant::now() + learning.min(self.patience);
         loop {
             let found: Vec<Result<ConfigResource, RDKafkaErrorCode>> =
                 block_on(self.client.describe_configs([&of], &options))
                     .map_err(|error| self.unreachable("asking for settings", &error))?;
-            match found.into_iter().next() {
+            let why = match found.into_iter().next() {
+                // rdkafka gives nothing instead of the broker's refusal. Everything there is has settings.
+                Some(Ok(resource)) if resource.entries.is_empty() => {
+                    "it is not there, or this user may not see how it is set".to_owned()
+                }
                 Some(Ok(resource)) => {
                     let entries = resource.entries.into_iter();
                     return Ok(entries.filter_map(|entry| Some((entry.name, entry.value?))).collect());
                 }
-                // The broker that was asked has not heard of the topic yet.
-                Some(Err(RDKafkaErrorCode::UnknownTopicOrPartition)) if Instant::now() < deadline => {
-                    std::thread::sleep(Duration::from_millis(50));
-                }
-                Some(Err(code)) => return Err(KafkaFault::Refused { doing, why: code.to_string() }),
-                None => return Err(KafkaFault::Refused { doing, why: "no answer".to_owned() }),
+                Some(Err(code)) => code.to_string(),
+                None => "no answer".to_owned(),
+            };
+            if Instant::now() >= deadline {
+                return Err(KafkaFault::Refused { doing, why });
             }
+            std::thread::sleep(Duration::from_millis(50));
         }
     }
 

@@ -43,6 +43,9 @@ impl Finding {
 pub fn check(options: &KafkaOptions) -> Vec<Finding> {
     let admin = match Admin::new(options) {
         Ok(admin) => admin,
+        Err(fault @ (KafkaFault::Login { .. } | KafkaFault::Certificate { .. })) => {
+            return vec![Finding::fatal("brokers", fault.to_string(), "correct the options, or the brokers")];
+        }
         Err(fault) => return vec![Finding::fatal("options", fault.to_string(), "correct the options")],
     };
     let mut findings = Vec::new();

@@ -23,6 +23,29 @@ pub enum KafkaFault {
         /// What came instead of an answer.
         why: String,
     },
+    /// The brokers do not take this node's user and password.
+    #[error(
+        "the brokers at {brokers} do not let this node in: {why}. Check sasl_user, its password and sasl_mechanism, and \
+         that the brokers know this user by that mechanism"
+    )]
+    Login {
+        /// The addresses tried.
+        brokers: String,
+        /// What they said.
+        why: String,
+    },
+    /// This node and the brokers cannot agree on an encrypted connection.
+    #[error(
+        "no encrypted connection to the brokers at {brokers}: {why}. Check that tls_ca_file holds the authority that \
+         signed the brokers' certificates, that these name the hosts as they are addressed, and that TLS is spoken at \
+         these ports"
+    )]
+    Certificate {
+        /// The addresses tried.
+        brokers: String,
+        /// What is wrong with it.
+        why: String,
+    },
     /// The options cannot be.
     #[error("the Kafka options are wrong: {0}")]
     Options(String),
@@ -125,7 +148,8 @@ pub enum KafkaFault {
 impl KafkaFault {
     /// Whether trying again later may help, as opposed to what a person must look at.
     pub fn may_pass(&self) -> bool {
-        matches!(self, Self::Unreachable { .. })
+        // Users, passwords and certificates are changed while nodes run, here or at the brokers first.
+        matches!(self, Self::Unreachable { .. } | Self::Login { .. } | Self::Certificate { .. })
     }
 
     pub(crate) fn copy(directory: &std::path::Path, topic: &str, fault: CopyFault) -> Self {

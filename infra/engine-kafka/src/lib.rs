@@ -9,6 +9,7 @@
 mod admin;
 mod check;
 mod clocks;
+mod door;
 mod fault;
 mod follower;
 mod group;

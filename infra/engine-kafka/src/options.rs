@@ -258,6 +258,11 @@ impl Security {
                 (true, true) => "sasl_ssl",
             },
         );
+        if self.tls {
+            config
+                .set("enable.ssl.certificate.verification", "true")
+                .set("ssl.endpoint.identification.algorithm", "https");
+        }
         let files = [
             ("ssl.ca.location", &self.ca_file),
             ("ssl.certificate.location", &self.certificate_file),
@@ -294,6 +299,26 @@ mod tests {
             Some(Sasl { mechanism: SaslMechanism::ScramSha512, user: "docket".to_owned(), password });
         assert!(!format!("{options:?}").contains("hunter2"));
         assert_eq!(options.producer_config().get("sasl.password"), Some("hunter2"));
+    }
+
+    #[cfg(not(feature = "tls"))]
+    #[test]
+    fn without_the_feature_a_secured_log_is_refused_with_the_mend() {
+        let mut options = KafkaOptions::new("localhost:9092", "main", "data");
+        options.security.tls = true;
+        let fault = crate::KafkaLog::open(&options, None).expect_err("it cannot be");
+        assert!(!fault.may_pass() && fault.to_string().contains("the feature kafka-tls"), "{fault}");
+        assert!(crate::check(&options).iter().any(|finding| finding.fatal && finding.what.contains("kafka-tls")));
+    }
+
+    #[test]
+    fn the_brokers_certificates_are_checked_with_their_names() {
+        let mut options = KafkaOptions::new("localhost:9092", "main", "data");
+        options.security.tls = true;
+        let producer = options.producer_config();
+        assert_eq!(producer.get("security.protocol"), Some("ssl"));
+        assert_eq!(producer.get("enable.ssl.certificate.verification"), Some("true"));
+        assert_eq!(producer.get("ssl.endpoint.identification.algorithm"), Some("https"));
     }
 
     #[test]

@@ -5,10 +5,11 @@ use std::sync::Arc;
 use engine::contract::LogFixture;
 use engine::log::Log;
 
-use crate::support::{fresh_name, genesis, open, options};
+use crate::support::{fresh_name, genesis, needs_kafka, open, options};
 
 #[test]
 fn it_is_a_log() {
+    needs_kafka!();
     engine::contract::log(|| {
         let directory = tempfile::tempdir().expect("a directory");
         let options = options(&fresh_name(), directory.path());

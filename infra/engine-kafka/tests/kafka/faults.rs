@@ -9,7 +9,7 @@ use engine::position::{Offset, Partition};
 use engine_kafka::{KafkaLog, check};
 use xtask::kafka::Kafka;
 
-use crate::support::{PATIENCE, Writer, all, fresh_name, genesis, open, options};
+use crate::support::{PATIENCE, Writer, all, fresh_name, genesis, needs_kafka, open, options};
 
 fn record(number: usize) -> Vec<u8> {
     format!("record {number} ").repeat(30).into_bytes()
@@ -26,6 +26,7 @@ fn until(what: &str, so: impl Fn() -> bool) {
 
 #[test]
 fn a_silent_broker_leaves_records_unknown_and_the_log_goes_on_when_it_speaks() {
+    needs_kafka!();
     let kafka = Kafka::start(1);
     let directory = tempfile::tempdir().expect("a directory");
     let mut options = options(&fresh_name(), directory.path());
@@ -64,6 +65,7 @@ fn a_silent_broker_leaves_records_unknown_and_the_log_goes_on_when_it_speaks() {
 
 #[test]
 fn three_brokers_lose_one_and_no_record() {
+    needs_kafka!();
     let mut kafka = Kafka::start(3);
     let directory = tempfile::tempdir().expect("a directory");
     let mut options = options(&fresh_name(), directory.path());
@@ -91,6 +93,7 @@ fn three_brokers_lose_one_and_no_record() {
 
 #[test]
 fn it_is_a_log_on_three_brokers() {
+    needs_kafka!();
     let kafka = Kafka::start(3);
     let brokers = kafka.bootstrap();
     engine::contract::log(|| {

@@ -8,7 +8,7 @@ use engine::log::Log;
 use engine::position::{Offset, Partition};
 use engine_kafka::KafkaOptions;
 
-use crate::support::{Writer, all, fresh_name, genesis, open, options};
+use crate::support::{Writer, all, fresh_name, genesis, needs_kafka, open, options};
 
 fn record(number: usize) -> Vec<u8> {
     format!("record {number} ").repeat(50).into_bytes()
@@ -43,6 +43,7 @@ fn segments(directory: &Path) -> Vec<PathBuf> {
 
 #[test]
 fn a_lost_copy_is_fetched_again() {
+    needs_kafka!();
     let directory = tempfile::tempdir().expect("a directory");
     let options = filled(directory.path());
     std::fs::remove_dir_all(directory.path()).expect("it can be removed");
@@ -53,6 +54,7 @@ fn a_lost_copy_is_fetched_again() {
 
 #[test]
 fn a_copy_that_is_whole_is_not_fetched_again() {
+    needs_kafka!();
     let directory = tempfile::tempdir().expect("a directory");
     let options = filled(directory.path());
     let log = open(&options, None);
@@ -62,6 +64,7 @@ fn a_copy_that_is_whole_is_not_fetched_again() {
 
 #[test]
 fn a_torn_end_is_fetched_again() {
+    needs_kafka!();
     let directory = tempfile::tempdir().expect("a directory");
     let options = filled(directory.path());
     let last = segments(directory.path()).pop().expect("there is one");
@@ -76,6 +79,7 @@ fn a_torn_end_is_fetched_again() {
 
 #[test]
 fn a_flipped_bit_is_found_by_the_reader_and_fetched_again() {
+    needs_kafka!();
     let directory = tempfile::tempdir().expect("a directory");
     let options = filled(directory.path());
     let first = segments(directory.path()).swap_remove(0);
@@ -92,6 +96,7 @@ fn a_flipped_bit_is_found_by_the_reader_and_fetched_again() {
 
 #[test]
 fn a_node_that_starts_later_gets_everything() {
+    needs_kafka!();
     let (here, there) = (tempfile::tempdir().expect("a directory"), tempfile::tempdir().expect("a directory"));
     let near = filled(here.path());
     let far = KafkaOptions { directory: there.path().to_owned(), ..near.clone() };

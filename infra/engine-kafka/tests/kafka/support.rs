@@ -21,6 +21,22 @@ use uuid::Uuid;
 /// Long enough for any broker; a test that waits so long has failed.
 pub(crate) const PATIENCE: Duration = Duration::from_secs(60);
 
+/// Why there are no brokers here; none if there are.
+pub(crate) fn missing() -> Option<String> {
+    if std::env::var_os("DOCKET_TEST_KAFKA").is_some() { None } else { xtask::kafka::missing() }
+}
+
+/// Ends a test that cannot be here, and says so.
+macro_rules! needs_kafka {
+    () => {
+        if let Some(missing) = $crate::support::missing() {
+            println!("SKIPPED: {missing}");
+            return;
+        }
+    };
+}
+pub(crate) use needs_kafka;
+
 /// Where the broker is that all tests share: the one that is named in the environment, or one of our own.
 pub(crate) fn brokers() -> String {
     static OURS: OnceLock<xtask::kafka::Kafka> = OnceLock::new();

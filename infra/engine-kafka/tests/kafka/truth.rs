@@ -1,13 +1,13 @@
 //! A topic that is not what it was, or was never ours, stops the log, and the fault says what to do.
 
 use std::path::Path;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use engine::log::{AppendError, Log};
 use engine::position::{Offset, Partition};
-use engine_kafka::{KafkaFault, KafkaLog, KafkaOptions, check};
+use engine_kafka::{KafkaFault, KafkaGroup, KafkaLog, KafkaOptions, check, clocks};
 
-use crate::support::{Meddler, PATIENCE, Writer, fresh_name, genesis, open, options, write_foreign};
+use crate::support::{Meddler, PATIENCE, Writer, fresh_name, genesis, needs_kafka, open, options, write_foreign};
 
 fn record(number: usize) -> Vec<u8> {
     format!("record {number}").into_bytes()
@@ -32,6 +32,7 @@ fn filled(directory: &Path) -> (KafkaOptions, engine::record::Genesis) {
 
 #[test]
 fn there_must_be_a_log_or_leave_to_found_one() {
+    needs_kafka!();
     let directory = tempfile::tempdir().expect("a directory");
     let options = options(&fresh_name(), directory.path());
     assert!(matches!(refused(&options), KafkaFault::Absent { .. }));
@@ -39,6 +40,7 @@ fn there_must_be_a_log_or_leave_to_found_one() {
 
 #[test]
 fn brokers_that_do_not_answer_are_said_to() {
+    needs_kafka!();
     let directory = tempfile::tempdir().expect("a directory");
     let mut options = options(&fresh_name(), directory.path());
     options.brokers = "127.0.0.1:1".to_owned();
@@ -50,6 +52,7 @@ fn brokers_that_do_not_answer_are_said_to() {
 
 #[test]
 fn a_log_that_lost_its_beginning_is_refused() {
+    needs_kafka!();
     let directory = tempfile::tempdir().expect("a directory");
     let (options, _) = filled(directory.path());
     Meddler::new().throw_away(&options.topic(), 1, 5);
@@ -58,6 +61,7 @@ fn a_log_that_lost_its_beginning_is_refused() {
 
 #[test]
 fn a_log_that_lost_its_end_is_refused() {
+    needs_kafka!();
     let directory = tempfile::tempdir().expect("a directory");
     let (options, genesis) = filled(directory.path());
     Meddler::new().delete(&options.topic());
@@ -70,6 +74,7 @@ fn a_log_that_lost_its_end_is_refused() {
 
 #[test]
 fn a_log_whose_end_is_another_is_refused() {
+    needs_kafka!();
     let directory = tempfile::tempdir().expect("a directory");
     let (options, genesis) = filled(directory.path());
     Meddler::new().delete(&options.topic());
@@ -82,6 +87,7 @@ fn a_log_whose_end_is_another_is_refused() {
 
 #[test]
 fn another_log_under_the_same_name_is_refused() {
+    needs_kafka!();
     let directory = tempfile::tempdir().expect("a directory");
     let (options, genesis_before) = filled(directory.path());
     Meddler::new().delete(&options.topic());
@@ -98,6 +104,7 @@ fn another_log_under_the_same_name_is_refused() {
 
 #[test]
 fn a_topic_deleted_under_a_running_node_stops_it() {
+    needs_kafka!();
     let directory = tempfile::tempdir().expect("a directory");
     let options = options(&fresh_name(), directory.path());
     let log = open(&options, Some(&genesis(2)));
@@ -113,7 +120,39 @@ fn a_topic_deleted_under_a_running_node_stops_it() {
 }
 
 #[test]
+fn records_thrown_away_under_a_running_node_are_found_and_nothing_more_is_written() {
+    needs_kafka!();
+    let directory = tempfile::tempdir().expect("a directory");
+    let options = options(&fresh_name(), directory.path());
+    let log = open(&options, Some(&genesis(2)));
+    Writer::new(&log, 1).append_many(20, record);
+    log.look_for_loss().expect("all is there");
+    Meddler::new().throw_away(&options.topic(), 1, 5);
+    let fault = log.look_for_loss().expect_err("five are gone");
+    assert!(matches!(fault, KafkaFault::Truncated { partition: Partition(1), .. }), "{fault}");
+    let mut writer = Writer::new(&log, 1);
+    writer.hand("too late");
+    assert_eq!(writer.settle()[0].result, Err(AppendError::Stopped));
+}
+
+#[test]
+fn the_brokers_are_asked_for_the_time() {
+    needs_kafka!();
+    let directory = tempfile::tempdir().expect("a directory");
+    let options = options(&fresh_name(), directory.path());
+    assert_eq!(clocks(&options).expect("brokers answer"), []);
+    let log = open(&options, Some(&genesis(2)));
+    let group = KafkaGroup::join(&options, log.partitions()).expect("a group");
+    let told = clocks(&options).expect("brokers answer");
+    assert!(!told.is_empty());
+    // They run on this very machine.
+    assert!(told.iter().all(|clock| clock.ahead_s == Some(0.0)), "{told:?}");
+    group.leave();
+}
+
+#[test]
 fn a_topic_made_anew_under_a_running_node_stops_it() {
+    needs_kafka!();
     let directory = tempfile::tempdir().expect("a directory");
     let (options, founding) = (options(&fresh_name(), directory.path()), genesis(2));
     let log = open(&options, Some(&founding));
@@ -139,6 +178,7 @@ fn fault_of(log: &KafkaLog) -> KafkaFault {
 
 #[test]
 fn a_topic_of_somebody_else_is_refused() {
+    needs_kafka!();
     let directory = tempfile::tempdir().expect("a directory");
     let options = options(&fresh_name(), directory.path());
     let safe = [("retention.ms", "-1"), ("max.message.bytes", "2097152")];
@@ -150,6 +190,7 @@ fn a_topic_of_somebody_else_is_refused() {
 
 #[test]
 fn a_topic_with_other_partitions_is_refused() {
+    needs_kafka!();
     let directory = tempfile::tempdir().expect("a directory");
     let (options, _) = filled(directory.path());
     Meddler::new().grow(&options.topic(), 3);
@@ -159,6 +200,7 @@ fn a_topic_with_other_partitions_is_refused() {
 
 #[test]
 fn an_unsafe_topic_is_refused_with_the_mend() {
+    needs_kafka!();
     let directory = tempfile::tempdir().expect("a directory");
     let options = options(&fresh_name(), directory.path());
     Meddler::new().make(&options.topic(), 2, &[("cleanup.policy", "compact")]);
@@ -176,6 +218,7 @@ fn an_unsafe_topic_is_refused_with_the_mend() {
 
 #[test]
 fn a_topic_made_here_is_safe() {
+    needs_kafka!();
     let directory = tempfile::tempdir().expect("a directory");
     let (options, _) = filled(directory.path());
     let findings = check(&options);
@@ -186,6 +229,7 @@ fn a_topic_made_here_is_safe() {
 
 #[test]
 fn founders_who_race_get_one_log() {
+    needs_kafka!();
     let name = fresh_name();
     let directories = [(); 3].map(|()| tempfile::tempdir().expect("a directory"));
     let logs: Vec<KafkaLog> = std::thread::scope(|scope| {
@@ -208,13 +252,12 @@ fn founders_who_race_get_one_log() {
 
 #[test]
 fn a_store_ahead_of_kafka_is_refused() {
+    needs_kafka!();
     let directory = tempfile::tempdir().expect("a directory");
     let (options, _) = filled(directory.path());
     let log = open(&options, None);
     log.refuse_store_ahead(Partition(1), Offset(21)).expect("so far Kafka goes");
     let fault = log.refuse_store_ahead(Partition(1), Offset(22)).expect_err("it does not go further");
     assert!(matches!(fault, KafkaFault::StoreAhead { end: Offset(21), folded: Offset(22), .. }), "{fault}");
-    let started = Instant::now();
     log.catch_up(Partition(1), PATIENCE).expect("it is caught up");
-    assert!(started.elapsed() < Duration::from_secs(5));
 }

@@ -7,7 +7,7 @@ use engine::record::{Body, Claim, Header, Kind, Record};
 use engine::time::Timestamp;
 use engine_kafka::KafkaOptions;
 
-use crate::support::{PATIENCE, Writer, all, fresh_name, genesis, open, options};
+use crate::support::{PATIENCE, Writer, all, fresh_name, genesis, needs_kafka, open, options};
 
 fn claim(epoch: u64, nonce: u64) -> Vec<u8> {
     let header = Header { kind: Kind::Claim, epoch: Epoch(epoch), nonce: Nonce(nonce), seq: Seq(0) };
@@ -28,6 +28,7 @@ fn verdicts(log: &dyn Log) -> Vec<Verdict> {
 
 #[test]
 fn a_writer_that_lost_its_term_writes_in_vain() {
+    needs_kafka!();
     let (here, there) = (tempfile::tempdir().expect("a directory"), tempfile::tempdir().expect("a directory"));
     let near = options(&fresh_name(), here.path());
     let far = KafkaOptions { directory: there.path().to_owned(), ..near.clone() };
@@ -49,6 +50,7 @@ fn a_writer_that_lost_its_term_writes_in_vain() {
 
 #[test]
 fn reported_offsets_of_one_writer_are_contiguous() {
+    needs_kafka!();
     let directory = tempfile::tempdir().expect("a directory");
     let log = open(&options(&fresh_name(), directory.path()), Some(&genesis(2)));
     let mut writers = [Writer::new(&log, 0), Writer::new(&log, 1)];
