@@ -14,6 +14,7 @@ use clap::{Args, ValueEnum};
 use indicatif::{ProgressBar, ProgressStyle};
 
 use crate::cli::{Global, duration};
+use crate::client::Server;
 use crate::failure::Failure;
 
 mod audit;
@@ -63,6 +64,9 @@ pub(crate) struct LoadArguments {
     /// How many connections [default: 16; 64 with --rate]
     #[arg(long, value_name = "N", value_parser = clap::value_parser!(u32).range(1..=10_000))]
     clients: Option<u32>,
+    /// Another server of the same log, as often as there are: clients are spread over all of them
+    #[arg(long, value_name = "URL")]
+    also: Vec<Server>,
     /// Open loop: so many requests a second, whatever the server does
     #[arg(long, value_name = "N[/s]", value_parser = pace::rate)]
     rate: Option<f64>,
@@ -117,9 +121,9 @@ pub(crate) async fn run(arguments: LoadArguments, global: &Global) -> Result<(),
 
     let pace = Pace::new(arguments.rate, arguments.lasting(), arguments.count, arguments.warmup);
     let watching = tokio::spawn(watch(Arc::clone(&pace), arguments.lasting(), arguments.count, arguments.warmup));
-    let authority = client.server().authority();
-    let workers = (0..arguments.clients()).map(|_| {
-        let worker = Worker::new(&authority, Arc::clone(&workload), Arc::clone(&pace), arguments.give_up);
+    let servers = std::iter::once(client.server()).chain(&arguments.also).map(Server::authority).collect::<Vec<_>>();
+    let workers = servers.iter().cycle().take(arguments.clients() as usize).map(|authority| {
+        let worker = Worker::new(authority, Arc::clone(&workload), Arc::clone(&pace), arguments.give_up);
         tokio::spawn(worker.run())
     });
     let workers = workers.collect::<Vec<_>>();

@@ -1,12 +1,12 @@
 //! A server in a process of its own, so that its memory and CPU time are its own: the product, or the floor.
 
-use std::io::{Read, Write};
+use std::io::Write;
 use std::net::{Ipv4Addr, SocketAddr, TcpListener, TcpStream};
 use std::path::Path;
 use std::process::{Command, Stdio};
 use std::time::{Duration, Instant};
 
-use crate::{Done, How};
+use crate::{Done, How, wire};
 
 /// Longest wait until it is ready.
 const READY_WITHIN: Duration = Duration::from_secs(300);
@@ -66,13 +66,8 @@ impl Child {
 
     /// Asks it for something; status and body.
     pub(crate) fn get(&self, path: &str) -> Done<(u16, String)> {
-        let mut stream = self.ask(path, "*/*")?;
-        let mut answer = Vec::new();
-        stream.read_to_end(&mut answer)?;
-        let answer = String::from_utf8(answer)?;
-        let status = answer.split(' ').nth(1).and_then(|status| status.parse().ok()).ok_or("no answer")?;
-        let body = answer.split_once("\r\n\r\n").map(|(_, body)| body.to_owned()).unwrap_or_default();
-        Ok((status, body))
+        let reply = wire::get(self.address, path)?;
+        Ok((reply.status, reply.body))
     }
 
     /// Asks it for something; the answer is still to be read.
@@ -85,27 +80,17 @@ impl Child {
 
     /// A figure of `/metrics`: the sum of all lines of that name.
     pub(crate) fn metric(&self, name: &str) -> Done<f64> {
-        let (_, page) = self.get("/metrics")?;
-        let lines =
-            page.lines().filter(|line| line.strip_prefix(name).is_some_and(|rest| rest.starts_with(['{', ' '])));
-        Ok(lines.filter_map(|line| line.rsplit(' ').next()?.parse::<f64>().ok()).sum())
+        Ok(wire::metric(&self.get("/metrics")?.1, name))
     }
 
     /// CPU seconds it has spent.
     pub(crate) fn cpu_s(&self) -> Done<f64> {
-        let stat = std::fs::read_to_string(format!("/proc/{}/stat", self.process.id()))?;
-        // The name before may hold anything, blanks too.
-        let fields = stat.rsplit(')').next().unwrap_or_default().split_whitespace().collect::<Vec<_>>();
-        let ticks = |at: usize| fields.get(at).and_then(|ticks| ticks.parse::<f64>().ok()).unwrap_or_default();
-        Ok((ticks(11) + ticks(12)) / TICKS_PER_S)
+        cpu_s(self.process.id())
     }
 
     /// The most memory it has had, in MB.
     pub(crate) fn peak_rss_mb(&self) -> Done<f64> {
-        let status = std::fs::read_to_string(format!("/proc/{}/status", self.process.id()))?;
-        let peak = status.lines().find_map(|line| line.strip_prefix("VmHWM:"));
-        let kib = peak.and_then(|peak| peak.split_whitespace().next()?.parse::<f64>().ok()).ok_or("no VmHWM")?;
-        Ok(kib * 1024.0 / 1e6)
+        peak_rss_mb(self.process.id())
     }
 
     /// `kill -9`.
@@ -129,6 +114,23 @@ impl Drop for Child {
         let _ = self.process.kill();
         let _ = self.process.wait();
     }
+}
+
+/// CPU seconds that a process has spent, with those of children that it saw end.
+pub(crate) fn cpu_s(pid: u32) -> Done<f64> {
+    let stat = std::fs::read_to_string(format!("/proc/{pid}/stat"))?;
+    // The name before may hold anything, blanks too.
+    let fields = stat.rsplit(')').next().unwrap_or_default().split_whitespace().collect::<Vec<_>>();
+    let ticks = |at: usize| fields.get(at).and_then(|ticks| ticks.parse::<f64>().ok()).unwrap_or_default();
+    Ok((11..15).map(ticks).sum::<f64>() / TICKS_PER_S)
+}
+
+/// The most memory that a process has had, in MB.
+pub(crate) fn peak_rss_mb(pid: u32) -> Done<f64> {
+    let status = std::fs::read_to_string(format!("/proc/{pid}/status"))?;
+    let peak = status.lines().find_map(|line| line.strip_prefix("VmHWM:"));
+    let kib = peak.and_then(|peak| peak.split_whitespace().next()?.parse::<f64>().ok()).ok_or("no VmHWM")?;
+    Ok(kib * 1024.0 / 1e6)
 }
 
 fn free_address() -> Done<SocketAddr> {

@@ -28,46 +28,78 @@ pub(crate) enum Loop {
     Open { rate: u32 },
 }
 
+/// What a load cost those who served it.
+pub(crate) struct Cost {
+    /// CPU seconds of the servers.
+    pub(crate) cpu_s: f64,
+    /// The most memory that one of them has had, in MB.
+    pub(crate) rss_mb: f64,
+    /// CPU seconds of what they stand on.
+    pub(crate) beside: Vec<(&'static str, f64)>,
+}
+
 /// What came of a load.
 pub(crate) struct Found {
     told: Value,
-    cpu_s: f64,
-    rss_mb: f64,
+    cost: Cost,
+}
+
+/// `docket load` on these servers (`host:port`), still to be run; tells in JSON what came of it.
+pub(crate) fn command(how: &How, servers: &[String], profile: Profile, pace: Loop, lasting: &str) -> Done<Command> {
+    let (name, locations, skus) = match profile {
+        Profile::Place => ("place", 1, 10),
+        Profile::Checkout => ("checkout", 4, 100),
+        Profile::HotStock => ("hot-stock", 4, 25),
+    };
+    let mut command = Command::new(how.docket()?);
+    command.args(["load", "--output", "json", "--skip-checks", "--profile", name, "--for", lasting]);
+    for (at, server) in servers.iter().enumerate() {
+        command.arg(if at == 0 { "--server" } else { "--also" }).arg(format!("http://{server}"));
+    }
+    command.args(["--locations", &format!("{locations}"), "--skus", &format!("{skus}")]);
+    match pace {
+        Loop::Closed { clients } => command.args(["--clients", &clients.to_string()]),
+        Loop::Open { rate } => command.args(["--rate", &rate.to_string()]),
+    };
+    Ok(command)
+}
+
+/// Puts servers under load, its clients spread over all of them. `spent` tells what they have cost so far.
+pub(crate) fn load(
+    how: &How,
+    servers: &[String],
+    profile: Profile,
+    pace: Loop,
+    spent: impl Fn() -> Done<Cost>,
+) -> Done<Found> {
+    let mut command = command(how, servers, profile, pace, &format!("{}s", how.seconds()))?;
+    let before = spent()?;
+    let output = command.output()?;
+    if !output.status.success() {
+        return Err(format!("docket load failed: {}", String::from_utf8_lossy(&output.stderr)).into());
+    }
+    let told = serde_json::from_slice::<Value>(&output.stdout)?;
+    let outcomes = &told["outcomes"];
+    if outcomes["unknown"] != 0 || told["never_sent"] != 0 || (profile == Profile::Place && outcomes["rejected"] != 0) {
+        eprintln!(
+            "  not all were accepted: {outcomes}, refused {}, never sent {}",
+            told["refusals"], told["never_sent"]
+        );
+    }
+    let mut cost = spent()?;
+    cost.cpu_s -= before.cpu_s;
+    for ((_, after), (_, before)) in cost.beside.iter_mut().zip(before.beside) {
+        *after -= before;
+    }
+    Ok(Found { told, cost })
 }
 
 impl Child {
     /// Puts it under load.
     pub(crate) fn load(&self, how: &How, profile: Profile, pace: Loop) -> Done<Found> {
-        let (name, locations, skus) = match profile {
-            Profile::Place => ("place", 1, 10),
-            Profile::Checkout => ("checkout", 4, 100),
-            Profile::HotStock => ("hot-stock", 4, 25),
-        };
-        let mut command = Command::new(how.docket()?);
-        command.args(["load", "--server", &format!("http://{}", self.address()), "--output", "json", "--skip-checks"]);
-        command.args(["--profile", name, "--for", &format!("{}s", how.seconds())]);
-        command.args(["--locations", &format!("{locations}"), "--skus", &format!("{skus}")]);
-        match pace {
-            Loop::Closed { clients } => command.args(["--clients", &clients.to_string()]),
-            Loop::Open { rate } => command.args(["--rate", &rate.to_string()]),
-        };
-        let before = self.cpu_s()?;
-        let output = command.output()?;
-        if !output.status.success() {
-            return Err(format!("docket load failed: {}", String::from_utf8_lossy(&output.stderr)).into());
-        }
-        let told = serde_json::from_slice::<Value>(&output.stdout)?;
-        let outcomes = &told["outcomes"];
-        if outcomes["unknown"] != 0
-            || told["never_sent"] != 0
-            || (profile == Profile::Place && outcomes["rejected"] != 0)
-        {
-            eprintln!(
-                "  not all were accepted: {outcomes}, refused {}, never sent {}",
-                told["refusals"], told["never_sent"]
-            );
-        }
-        Ok(Found { told, cpu_s: self.cpu_s()? - before, rss_mb: self.peak_rss_mb()? })
+        load(how, &[self.address().to_string()], profile, pace, || {
+            Ok(Cost { cpu_s: self.cpu_s()?, rss_mb: self.peak_rss_mb()?, beside: Vec::new() })
+        })
     }
 }
 
@@ -97,11 +129,13 @@ impl Found {
     }
 
     fn row_of(&self, what: impl Into<String>, value: f64, unit: &'static str, count: &str, times: &str) -> Row {
+        let per_1000 = 1000.0 / self.number(&format!("/{count}")).max(1.0);
         Row {
             p50_ms: Some(self.number(&format!("/{times}/p50"))),
             p99_ms: Some(self.number(&format!("/{times}/p99"))),
-            rss_mb: Some(self.rss_mb),
-            cpu_s_per_1000: Some(self.cpu_s / self.number(&format!("/{count}")).max(1.0) * 1000.0),
+            rss_mb: Some(self.cost.rss_mb),
+            cpu_s_per_1000: Some(self.cost.cpu_s * per_1000),
+            beside: self.cost.beside.iter().map(|(whose, cpu_s)| (*whose, cpu_s * per_1000)).collect(),
             ..Row::new(what, value, unit)
         }
     }

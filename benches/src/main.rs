@@ -14,8 +14,10 @@ use clap::{Args, Parser, Subcommand};
 mod child;
 mod floor;
 mod generator;
+mod ground;
 mod house;
 mod restart;
+mod several_nodes;
 mod table;
 mod times;
 mod w1_http;
@@ -23,6 +25,7 @@ mod w1_in_process;
 mod w2_hot_stock;
 mod w5_replay;
 mod w6_checkout;
+mod wire;
 
 use table::Table;
 
@@ -65,7 +68,7 @@ struct How {
     json: bool,
 }
 
-#[derive(Clone, Copy, PartialEq, Eq, Subcommand)]
+#[derive(Clone, PartialEq, Eq, Subcommand)]
 enum Question {
     /// Everything, one after the other
     All,
@@ -85,9 +88,14 @@ enum Question {
     W6Checkout,
     /// How soon is it ready again, with a long history?
     Restart,
+    /// How fast is it on Kafka and PostgreSQL, on one node and on three, and how soon is a dead node's work taken over?
+    SeveralNodes,
     /// Be the minimal handler (the floor starts itself so)
     #[command(hide = true)]
     ServeFloor { listen: SocketAddr },
+    /// Be the minimal handler on a topic
+    #[command(hide = true)]
+    ServeTopic { listen: SocketAddr, brokers: String, topic: String },
 }
 
 impl How {
@@ -135,6 +143,9 @@ async fn ask(question: Question, how: &How) -> Done<()> {
     if let Question::ServeFloor { listen } = question {
         return floor::http::serve(listen, &how.scratch.clone().unwrap_or_else(std::env::temp_dir)).await;
     }
+    if let Question::ServeTopic { listen, brokers, topic } = question {
+        return floor::http::serve_topic(listen, &brokers, &topic).await;
+    }
     let all = question == Question::All;
     let asked = |one: Question| all || question == one;
     let mut table = Table::new(how.json);
@@ -165,6 +176,9 @@ async fn ask(question: Question, how: &How) -> Done<()> {
         if asked(Question::Restart) {
             restart::measure(how, &history, &mut table)?;
         }
+    }
+    if asked(Question::SeveralNodes) {
+        tokio::task::block_in_place(|| several_nodes::measure(how, all, &mut table))?;
     }
     floor::disk::measure(how, &mut table)?;
     table.print();

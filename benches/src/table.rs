@@ -21,6 +21,12 @@ pub(crate) struct Row {
     pub(crate) rss_mb: Option<f64>,
     /// CPU seconds that the process measured spent on 1,000 of them.
     pub(crate) cpu_s_per_1000: Option<f64>,
+    /// CPU seconds that others spent on 1,000 of them: brokers, database.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub(crate) beside: Vec<(&'static str, f64)>,
+    /// Single times, in seconds, where each of them matters.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub(crate) times_s: Vec<f64>,
     /// What DESIGN asks for.
     pub(crate) target: &'static str,
 }
@@ -50,7 +56,8 @@ impl Row {
             optional(self.p50_ms),
             optional(self.p99_ms),
             self.rss_mb.map(|mb| format!("{mb:.0}")).unwrap_or_default(),
-            optional(self.cpu_s_per_1000),
+            optional(self.cpu_s_per_1000)
+                + &self.beside.iter().map(|(whose, cpu_s)| format!("; {whose} {}", number(*cpu_s))).collect::<String>(),
             self.target.to_owned(),
         ]
     }

@@ -17,6 +17,7 @@ fn arguments(profile: Profile) -> LoadArguments {
     LoadArguments {
         profile,
         clients: None,
+        also: Vec::new(),
         rate: None,
         lasting: None,
         count: Some(20),

@@ -1,6 +1,6 @@
 //! How fast is the least that could take orders over HTTP? Parses the body, looks the idempotency key up in a set, makes
-//! 700 bytes durable with the group they fall into, answers 201 with a small body. It runs as a process of its own under
-//! the same load generator as the product.
+//! 700 bytes durable with the group they fall into, in a file or in a topic, answers 201 with a small body. It runs as a
+//! process of its own under the same load generator as the product.
 
 use std::collections::HashSet;
 use std::net::SocketAddr;
@@ -19,13 +19,20 @@ use serde::Deserialize;
 use uuid::Uuid;
 
 use super::log::{GroupFile, RECORD_BYTES};
+use super::topic::Topic;
 use crate::child::Child;
 use crate::generator::{Loop, Profile};
 use crate::table::Table;
 use crate::{Done, How};
 
+/// What makes a record durable.
+enum Durable {
+    File(GroupFile),
+    Topic(Topic),
+}
+
 struct Floor {
-    log: GroupFile,
+    log: Durable,
     keys: Mutex<HashSet<Uuid>>,
 }
 
@@ -49,9 +56,18 @@ struct Price {
     amount: u64,
 }
 
-/// Serves until it is killed.
+/// Serves until it is killed, on a file.
 pub(crate) async fn serve(listen: SocketAddr, directory: &Path) -> Done<()> {
-    let floor = Floor { log: GroupFile::start(directory)?, keys: Mutex::default() };
+    serve_on(listen, Durable::File(GroupFile::start(directory)?)).await
+}
+
+/// Serves until it is killed, on a topic.
+pub(crate) async fn serve_topic(listen: SocketAddr, brokers: &str, topic: &str) -> Done<()> {
+    serve_on(listen, Durable::Topic(Topic::start(brokers, topic)?)).await
+}
+
+async fn serve_on(listen: SocketAddr, log: Durable) -> Done<()> {
+    let floor = Floor { log, keys: Mutex::default() };
     let routes = Router::new()
         .route("/v1/orders", post(place))
         // The generator brings stock before it begins.
@@ -81,7 +97,11 @@ async fn place(State(floor): State<Arc<Floor>>, headers: HeaderMap, body: Bytes)
     let mut record = Vec::with_capacity(RECORD_BYTES);
     record.extend_from_slice(&body);
     record.resize(RECORD_BYTES, 0);
-    if floor.log.append(Bytes::from(record)).await.is_err() {
+    let durable = match &floor.log {
+        Durable::File(file) => file.append(Bytes::from(record)).await.is_ok(),
+        Durable::Topic(topic) => topic.append(key, &record).await,
+    };
+    if !durable {
         return StatusCode::SERVICE_UNAVAILABLE.into_response();
     }
     let answer = format!(r#"{{"order_id":"{}","total":{total},"status":"placed"}}"#, order.order_id);
