@@ -2,5 +2,11 @@
 //! a log that outgrows its machine and is moved into a real Kafka. Where this machine has no Kafka, the tests that need one
 //! fail and say what to install.
 
+mod a_disk_fills;
 mod a_log_moves;
 mod an_operator_asks;
+mod roles;
+
+#[allow(dead_code, reason = "the trials of broken disks use the rest")]
+#[path = "../faults/disk.rs"]
+mod disk;
