@@ -16,12 +16,20 @@ use crate::options::KafkaOptions;
 
 /// How long an answer is waited for at first before what was said is looked at; twice as long each time.
 const FIRST_WAIT: Duration = Duration::from_millis(250);
+/// How long is listened after each.
+const LISTEN: Duration = Duration::from_millis(20);
 /// The longest such wait.
 const LONGEST_WAIT: Duration = Duration::from_secs(4);
 
 /// Fails if the brokers do not take the password, or this node not their certificate. Any other silence is for whoever asks
 /// the first question. Blocks for up to the options' patience.
 pub(crate) fn knock(options: &KafkaOptions) -> Result<(), KafkaFault> {
+    // OpenSSL does not say which file it could not read.
+    let security = &options.security;
+    for file in [&security.ca_file, &security.certificate_file, &security.key_file].into_iter().flatten() {
+        let open = std::fs::File::open(file);
+        open.map_err(|error| KafkaFault::Options(format!("{} cannot be read: {error}", file.display())))?;
+    }
     let mut config = options.admin_config();
     // Needed to have a consumer at all: it joins nothing.
     config.set("group.id", "docket.door");
@@ -33,8 +41,9 @@ pub(crate) fn knock(options: &KafkaOptions) -> Result<(), KafkaFault> {
         if caller.fetch_metadata(Some("docket.probe"), wait).is_ok() {
             return Ok(());
         }
-        // Complaints, which the context hears as well.
-        while caller.poll(Duration::ZERO).is_some() {}
+        // Complaints, which the context hears as well. They lie behind lines for the log, of which a poll that does not wait
+        // takes one.
+        while caller.poll(LISTEN).is_some() {}
         let brokers = || options.brokers.clone();
         match caller.context().turned_away.lock().take() {
             Some(TurnedAway::Password(why)) => return Err(KafkaFault::Login { brokers: brokers(), why }),

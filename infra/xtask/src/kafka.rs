@@ -12,9 +12,11 @@ use crate::ports::{self, Port};
 use crate::process::{Life, Recipe, Running, Signal};
 
 mod jars;
+mod secured;
 mod wire;
 
 pub use jars::VERSION;
+pub use secured::Secured;
 
 use jars::Haste;
 
