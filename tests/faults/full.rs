@@ -46,6 +46,15 @@ fn a_disk() -> Option<Disk> {
     }
 }
 
+/// A house on this disk with shelves full and some work done.
+async fn at_work(disk: &Disk, seed: u64, mut dice: Dice) -> (House, World, Dice, Docket) {
+    let (mut house, world) = (House::new(&disk.data()), World::default());
+    let docket = house.start().await;
+    world.stock_shelves(&docket.client(), &mut dice).await;
+    some_work(&mut house, &world, &docket, seed, 0).await;
+    (house, world, dice, docket)
+}
+
 async fn some_work(house: &mut House, world: &World, docket: &Docket, seed: u64, round: u64) {
     let enough = world.history.len() + COMMANDS;
     let shoppers = world.open(&docket.client(), seed, round, None);
@@ -151,11 +160,8 @@ async fn a_full_disk_is_told_read_from_and_gone_on_from() {
     let _alone = crate::one_at_a_time().await;
     let Some(disk) = a_disk() else { return };
     let seed = knob("DOCKET_TEST_SEED", 1);
-    let (mut house, world, mut dice) = (House::new(&disk.data()), World::default(), Dice::new(seed, &[9]));
-    let docket = house.start().await;
+    let (mut house, world, mut dice, docket) = at_work(&disk, seed ^ 0xF0, Dice::new(seed, &[9])).await;
     let client = docket.client();
-    world.stock_shelves(&client, &mut dice).await;
-    some_work(&mut house, &world, &docket, seed ^ 0xF0, 0).await;
 
     // The gateway goes on writing its books whatever the log does: each call is a line.
     for _ in 0..PAYMENTS {
@@ -211,10 +217,7 @@ async fn a_house_that_dies_on_a_full_disk_says_what_it_needs_and_loses_nothing()
     let _alone = crate::one_at_a_time().await;
     let Some(disk) = a_disk() else { return };
     let seed = knob("DOCKET_TEST_SEED", 1);
-    let (mut house, world, mut dice) = (House::new(&disk.data()), World::default(), Dice::new(seed, &[10]));
-    let docket = house.start().await;
-    world.stock_shelves(&docket.client(), &mut dice).await;
-    some_work(&mut house, &world, &docket, seed ^ 0xF1, 0).await;
+    let (mut house, world, mut dice, docket) = at_work(&disk, seed ^ 0xF1, Dice::new(seed, &[10])).await;
     let shoppers = world.open(&docket.client(), seed ^ 0xF1, 1, None);
     disk.fill(0);
     let refused = until_full(&world, &docket.client(), &mut dice, 1).await;

@@ -30,6 +30,18 @@ async fn asked(client: &Client, path: &str, body: Value) -> Reply {
     client.post(path, Uuid::now_v7(), &body).await.expect("an answer")
 }
 
+/// Cancels an order, which is taken at once whatever has to be undone.
+async fn cancel(client: &Client, order: &str) {
+    let cancelled = asked(client, &format!("/v1/orders/{order}/cancel"), json!({"reason": "customer"})).await;
+    assert_eq!((cancelled.status, &cancelled.body["status"]), (200, &json!("cancelled")), "{order}");
+}
+
+/// kill -9, and the house on the same data.
+async fn killed_and_back(house: &mut House, docket: Docket) -> Docket {
+    docket.kill9();
+    house.start().await
+}
+
 /// Reads until it shows what is waited for.
 async fn until(client: &Client, path: &str, seen: impl Fn(&Value) -> bool) -> Value {
     let began = Instant::now();
@@ -107,12 +119,9 @@ async fn an_authorization_that_arrives_after_its_void_is_barred() {
             })
             .await;
             if dies_before {
-                docket.kill9();
-                docket = house.start().await;
+                docket = killed_and_back(&mut house, docket).await;
             }
-            let cancelled =
-                asked(&docket.client(), &format!("/v1/orders/{id}/cancel"), json!({"reason": "customer"})).await;
-            assert_eq!((cancelled.status, &cancelled.body["status"]), (200, &json!("cancelled")));
+            cancel(&docket.client(), &id).await;
             until(&docket.client(), &format!("/v1/sagas/{id}"), |saga| saga["state"] == "compensated").await;
             orders.push(id);
         }
@@ -121,8 +130,7 @@ async fn an_authorization_that_arrives_after_its_void_is_barred() {
             before.push((shown(&docket.client(), id).await, books_of(&docket.client(), id).await));
         }
         if dies_after {
-            docket.kill9();
-            docket = house.start().await;
+            docket = killed_and_back(&mut house, docket).await;
         }
         house.heal(&docket).await;
         for (id, (shown_before, books_before)) in orders.iter().zip(before) {
@@ -156,12 +164,9 @@ async fn a_capture_on_its_way_is_never_taken_for_absent_and_is_given_back_once()
         let id = placed.body["order_id"].as_str().expect("an order has an id").to_owned();
         let saga = format!("/v1/sagas/{id}");
         until(&docket.client(), &saga, |saga| saga_step(saga, "capture_payment")["state"] == "retrying").await;
-        let cancelled =
-            asked(&docket.client(), &format!("/v1/orders/{id}/cancel"), json!({"reason": "customer"})).await;
-        assert_eq!(cancelled.status, 200, "{}", cancelled.body);
+        cancel(&docket.client(), &id).await;
         if dies {
-            docket.kill9();
-            docket = house.start().await;
+            docket = killed_and_back(&mut house, docket).await;
         }
         // Asked again, unanswered again: still nothing behind it is undone.
         let tries = |saga: &Value| saga_step(saga, "capture_payment")["attempts"].as_u64().unwrap_or(0);
@@ -202,8 +207,7 @@ async fn a_reserve_that_arrives_after_its_undo_changes_nothing() {
             let waits_for = |saga: &Value| saga_step(saga, "authorize_payment")["state"] == waits_for;
             until(&client, &format!("/v1/sagas/{id}"), waits_for).await;
         }
-        let cancelled = asked(&client, &format!("/v1/orders/{id}/cancel"), json!({"reason": "customer"})).await;
-        assert_eq!(cancelled.status, 200, "{}", cancelled.body);
+        cancel(&client, &id).await;
         until(&client, &format!("/v1/sagas/{id}"), |saga| saga["state"] == "compensated").await;
         orders.push(id);
     }
@@ -283,16 +287,12 @@ async fn an_authorization_that_comes_after_the_cancel_holds_no_money() {
             })
             .await;
             if dies_before {
-                docket.kill9();
-                docket = house.start().await;
+                docket = killed_and_back(&mut house, docket).await;
             }
-            let cancelled =
-                asked(&docket.client(), &format!("/v1/orders/{id}/cancel"), json!({"reason": "customer"})).await;
-            assert_eq!((cancelled.status, &cancelled.body["status"]), (200, &json!("cancelled")));
+            cancel(&docket.client(), &id).await;
             if dies_after {
                 tokio::time::sleep(Duration::from_millis(dice.between(0, 100))).await;
-                docket.kill9();
-                docket = house.start().await;
+                docket = killed_and_back(&mut house, docket).await;
             }
             house.settle(&docket).await;
             // After a kill the authorization is asked for again, beside its undo: whichever comes last must change nothing.
@@ -323,8 +323,7 @@ async fn a_capture_that_comes_after_the_cancel_is_given_back() {
         let cancelled = asked(&docket.client(), &format!("/v1/orders/{id}/cancel"), json!({"reason": "fraud"})).await;
         assert_eq!(cancelled.status, 200);
         if dies {
-            docket.kill9();
-            docket = house.start().await;
+            docket = killed_and_back(&mut house, docket).await;
         }
         until(&docket.client(), &format!("/v1/sagas/{id}"), |saga| saga["state"] == "compensated").await;
     }
@@ -356,8 +355,7 @@ async fn a_payment_given_up_while_it_is_authorized_stays_given_up() {
                 client.send(reqwest::Method::POST, &path, &headers, Some(&json!({}))).await.expect("an answer");
             assert_eq!(given_up.status, 200, "{}", given_up.body);
             if dies {
-                docket.kill9();
-                docket = house.start().await;
+                docket = killed_and_back(&mut house, docket).await;
             }
             if token != "tok_down" {
                 until(&docket.client(), &format!("/v1/payments/{id}"), |payment| payment["status"] == "voided").await;
@@ -396,8 +394,7 @@ async fn a_reservation_that_comes_after_the_cancel_holds_nothing() {
             assert_eq!(asked(&client, &path, json!({"reason": "customer"})).await.status, 200);
         }
         if round % 3 == 2 {
-            docket.kill9();
-            docket = house.start().await;
+            docket = killed_and_back(&mut house, docket).await;
         }
         until(&docket.client(), &format!("/v1/sagas/{id}"), |saga| saga["state"] == "compensated").await;
     }

@@ -8,6 +8,7 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use kit::{Client, Docket};
+use reqwest::Method;
 use rustix::process::{Pid, Signal, kill_process};
 use serde_json::{Value, json};
 use tempfile::TempDir;
@@ -164,6 +165,26 @@ async fn on_sigterm_it_finishes_what_it_began_and_loses_nothing() {
     let stock = docket.client().get(&path).await.expect("an answer").is(200);
     assert_eq!(stock.body["on_hand"], 1_000 + accepted);
     docket.terminate().await;
+}
+
+#[tokio::test]
+async fn who_waits_for_what_follows_is_told_how_it_stands_when_it_drains() {
+    let shop = Shop::alone().await;
+    shop.count("b", 3).await;
+    let (client, body) = (shop.client().clone(), shop.order_of("b", 1, 100, Some("tok_down")));
+    let waiting = tokio::spawn(async move {
+        let key = Uuid::now_v7().to_string();
+        let headers = [("idempotency-key", key.as_str()), ("prefer", "wait=30")];
+        let reply = client.send(Method::POST, "/v1/orders", &headers, Some(&body)).await;
+        (reply.expect("an answer"), Instant::now())
+    });
+    shop.until("/v1/sagas?state=retrying", |page| page["items"].as_array().is_some_and(|items| items.len() == 1)).await;
+    let asked_to_end = Instant::now();
+    shop.server().docket.terminate().await;
+    let (reply, answered) = waiting.await.expect("a client does not panic");
+    assert_eq!((reply.status, &reply.body["status"]), (201, &json!("placed")), "{reply:?}");
+    assert_eq!(reply.header("preference-applied"), None, "nothing has settled: {reply:?}");
+    assert!(answered - asked_to_end < PATIENCE / 4, "it was kept waiting");
 }
 
 #[tokio::test]
