@@ -89,7 +89,7 @@ async fn a_node_that_clients_reach_and_brokers_do_not_acknowledges_nothing_of_it
         let elsewhere = trial.shoppers_without(1);
         let taken = trial.probe.wait_led(&others).await;
         println!("node-1 cut off from the brokers (silently: {silent}): taken over after {taken:?}");
-        trial.trade(4_000, 6_000).await;
+        trial.trade(3_000, 4_000).await;
         for proxy in &between {
             proxy.pass();
         }

@@ -9,9 +9,9 @@ use super::{TAKEN_OVER_WITHIN, Trial, assert_as_a_rule};
 use crate::house::spread;
 
 /// How many kills the tests do.
-const KILLS: u64 = 4;
+const KILLS: u64 = 3;
 /// How many freezes.
-const FREEZES: u64 = 3;
+const FREEZES: u64 = 2;
 /// Commands that are asked of a node that is asleep.
 const ASKED_ASLEEP: usize = 24;
 

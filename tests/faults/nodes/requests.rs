@@ -3,6 +3,7 @@
 
 use std::time::{Duration, Instant};
 
+use futures::StreamExt;
 use kit::shop::{line, order, payment, reservation};
 use kit::{Cluster, Proxy};
 use serde_json::json;
@@ -13,7 +14,10 @@ use crate::history::{Answer, Command, Verb};
 /// How long a node takes to stop, as a rule.
 const STOPS_WITHIN: Duration = Duration::from_secs(10);
 /// Commands that are asked three times.
-const ASKED_THRICE: usize = 150;
+const ASKED_THRICE: usize = 90;
+/// Commands that are asked once more at the end, and how many of them at once.
+const ASKED_LATE: usize = 500;
+const LATE_AT_ONCE: usize = 16;
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_rolling_restart_under_load_fails_no_request() {
@@ -68,7 +72,7 @@ async fn requests_that_come_twice_or_late_take_effect_once() {
     let shoppers = trial.shoppers();
     let clients: Vec<_> = (1..=3).map(|number| trial.cluster.client(number)).collect();
     for turn in 0..ASKED_THRICE {
-        if turn % 10 == 0 {
+        if turn % 6 == 0 {
             for (proxy, _) in &between {
                 match trial.dice.between(1, 3) {
                     1 => proxy.pass(),
@@ -100,11 +104,10 @@ async fn requests_that_come_twice_or_late_take_effect_once() {
         proxy.pass();
     }
     // Late: everything that was ever said is said once more, to whoever.
-    for place in 0..trial.world.history.len().min(500) {
-        if trial.world.history.command(place).definite().is_some() {
-            trial.world.history.send_again(&trial.client, place).await;
-        }
-    }
+    let (history, client) = (&trial.world.history, &trial.client);
+    let said = (0..history.len().min(ASKED_LATE)).filter(|place| history.command(*place).definite().is_some());
+    let late = futures::stream::iter(said).map(async |place| history.send_again(client, place).await);
+    late.buffer_unordered(LATE_AT_ONCE).for_each(async |_| {}).await;
     shoppers.go_home().await;
     trial.rest_and_judge("twice and late", 0).await;
 }
