@@ -135,6 +135,19 @@ fn what_makes_no_sense_together_is_told_all_at_once() {
     assert!(faults(&["roles=command,query"])[0].starts_with("roles: a read store in a file of this node"));
     assert!(faults(&["timeouts.drain_ms=9000"])[0].starts_with("timeouts.drain_ms: with drain_requests_ms"));
     assert!(faults(&["read_store.url=mysql://x"])[0].starts_with("read_store.url: must begin with postgres://"));
+    let kafka = ["log.kind=kafka", "log.kafka.bootstrap=10.0.0.1:9093", "log.kafka.sasl_mechanism=plain"];
+    let told: Vec<String> = faults(&kafka)
+        .into_iter()
+        .filter(|fault| !fault.contains("this build has no TLS and SASL for Kafka"))
+        .collect();
+    assert_eq!(
+        told,
+        [
+            "log.kafka.tls: must be true with sasl_mechanism = plain, which shows the password to whoever listens (set by default)",
+            "log.kafka.sasl_user: must be set with sasl_mechanism (set by default)",
+            "log.kafka.sasl_password: either this or sasl_password_file must be set with sasl_mechanism (set by default)",
+        ]
+    );
     let told = refused(
         &Config::read(&ConfigArguments { set: vec!["log.knd=x".to_owned()], ..Default::default() }, std::iter::empty())
             .unwrap_err(),
@@ -143,6 +156,22 @@ fn what_makes_no_sense_together_is_told_all_at_once() {
         told.report(crate::output::Paint::never())
             .contains("log.knd: no such key; did you mean log.kind? (set by --set log.knd)")
     );
+}
+
+/// A node that was told to encrypt never goes on without.
+#[test]
+fn what_secures_kafka_needs_a_build_that_can() {
+    let kafka = ["log.kind=kafka", "log.kafka.bootstrap=10.0.0.1:9093", "node.advertise=10.0.0.2:7101"];
+    let user = ["log.kafka.sasl_mechanism=scram-sha-512", "log.kafka.sasl_user=docket", "log.kafka.sasl_password=x"];
+    for secured in [&["log.kafka.tls=true"][..], &user] {
+        let told = read(None, &[], &[&kafka[..], secured].concat());
+        if cfg!(feature = "kafka-tls") {
+            assert!(told.is_ok(), "{told:?}");
+        } else {
+            let told = told.unwrap_err();
+            assert!(told.len() == 1 && told[0].contains("build it with the feature kafka-tls"), "{told:?}");
+        }
+    }
 }
 
 #[test]

@@ -57,6 +57,12 @@ fn on_kafka(config: &Config, fault: &mut impl FnMut(&str, &str)) {
     if !cfg!(feature = "kafka-tls") && (kafka.tls || kafka.sasl_mechanism.is_some()) {
         fault("log.kafka.tls", "this build has no TLS and SASL for Kafka: build it with the feature kafka-tls");
     }
+    if !kafka.tls && kafka.sasl_mechanism.as_deref() == Some("plain") {
+        fault("log.kafka.tls", "must be true with sasl_mechanism = plain, which shows the password to whoever listens");
+    }
+    if kafka.tls_certificate_file.is_some() != kafka.tls_key_file.is_some() {
+        fault("log.kafka.tls_certificate_file", "must be set together with tls_key_file");
+    }
     if kafka.sasl_mechanism.is_some() {
         if kafka.sasl_user.is_none() {
             fault("log.kafka.sasl_user", "must be set with sasl_mechanism");
