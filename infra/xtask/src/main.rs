@@ -170,16 +170,16 @@ fn test() -> Done {
     tidy()?;
     // What starts nothing tells of a fault before what takes minutes to build. Always the whole workspace, never a package of
     // it: what is built for one is not what is built for all, and would be built twice.
-    step("cargo", &["test", "--workspace", "--lib", "--bins", "--test", "tidy"])?;
-    step("cargo", &["test", "--workspace", "--doc"])?;
+    step("cargo", &["test", "--workspace", "--all-features", "--lib", "--bins", "--test", "tidy"])?;
+    step("cargo", &["test", "--workspace", "--all-features", "--doc"])?;
     // The tests that start the product start what users get.
     step("cargo", &["build", "--release", "--package", "docket"])?;
     match kafka::missing().or_else(postgres::missing) {
         // Room by room, the trials of several nodes last.
-        None => step("cargo", &["test", "--workspace", "--test", "*"])?,
+        None => step("cargo", &["test", "--workspace", "--all-features", "--test", "*"])?,
         Some(missing) => {
             println!("xtask: skipped: every story told on Kafka and PostgreSQL: {missing}");
-            step("cargo", &["test", "--workspace", "--exclude", "tests", "--tests"])?;
+            step("cargo", &["test", "--workspace", "--all-features", "--exclude", "tests", "--tests"])?;
             step("cargo", &[&["test", "--package", "tests"], WITHOUT_KAFKA].concat())?;
         }
     }
@@ -192,7 +192,7 @@ const WITHOUT_KAFKA: &[&str] = &["--test", "it", "--test", "faults"];
 
 fn tidy() -> Done {
     step("cargo", &["fmt", "--all", "--check"])?;
-    step("cargo", &["clippy", "--workspace", "--all-targets", "--", "--deny", "warnings"])
+    step("cargo", &["clippy", "--workspace", "--all-targets", "--all-features", "--", "--deny", "warnings"])
 }
 
 fn soak(kills: u32, cuts: u32, seed: u64) -> Done {
@@ -209,7 +209,10 @@ fn trials() -> Done {
         return Err(missing);
     }
     step("cargo", &["build", "--release", "--package", "docket"])?;
-    step("cargo", &["test", "--workspace", "--test", "kafka", "--test", "trials", "--", "--nocapture"])
+    step(
+        "cargo",
+        &["test", "--workspace", "--all-features", "--test", "kafka", "--test", "trials", "--", "--nocapture"],
+    )
 }
 
 fn sim(seed: u64, count: u64) -> Done {

@@ -26,10 +26,10 @@ const FAKETIME: [&str; 4] = [
 
 const WANTS: &[Want] = &[
     Want {
-        what: "make and a C++ compiler, with which the Kafka client is built",
+        what: "make, a C++ compiler and perl, with which the Kafka client and its TLS are built",
         packages: &["build-essential"],
         without: "nothing: it will not build, unless with --no-default-features",
-        is_there: || in_path("make").is_some() && in_path("c++").is_some(),
+        is_there: || ["make", "c++", "perl"].into_iter().all(|tool| in_path(tool).is_some()),
     },
     Want {
         what: "mkfs.xfs, to cut the power under a real file system",
