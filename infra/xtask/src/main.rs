@@ -11,6 +11,7 @@ use xtask::cluster::{self, Cluster};
 use xtask::process::Name;
 use xtask::{kafka, postgres};
 
+mod dist;
 mod show;
 
 /// Shown by `--help`.
@@ -68,6 +69,8 @@ enum Chore {
         #[arg(long)]
         quick: bool,
     },
+    /// What a release is made of: the program with TLS to Kafka, its papers and a checksum, in target/dist
+    Dist,
     /// A real Kafka, a real PostgreSQL and nodes on this machine, in the background
     #[command(after_help = CLUSTER_EXAMPLES)]
     Cluster {
@@ -150,6 +153,7 @@ fn main() -> ExitCode {
         Chore::Trials => trials(),
         Chore::Sim { seed, count } => sim(seed, count),
         Chore::Bench { question, quick } => bench(&question, quick),
+        Chore::Dist => dist::dist(),
         Chore::Cluster { dir, what } => cluster(&dir.unwrap_or_else(|| target().join("cluster")), what),
     };
     match done {
