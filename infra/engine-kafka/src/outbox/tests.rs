@@ -9,7 +9,7 @@ use rdkafka::types::{RDKafkaApiKey, RDKafkaRespErr};
 use super::*;
 
 const TOPIC: &str = "docket.log.test";
-const PATIENCE: Duration = Duration::from_secs(30);
+const PATIENCE: Duration = Duration::from_secs(60);
 
 #[derive(Default)]
 struct Sink {
@@ -40,8 +40,8 @@ fn with_mock(run: impl FnOnce(&Outbox, &dyn Fn(&[RDKafkaRespErr]))) {
     let mock = MockCluster::new(1).expect("a mock");
     mock.create_topic(TOPIC, 2, 1).expect("a topic");
     let mut options = KafkaOptions::new(mock.bootstrap_servers(), "test", "/nowhere");
-    options.delivery_timeout = Duration::from_secs(3);
-    options.request_timeout = Duration::from_secs(1);
+    options.delivery_timeout = Duration::from_secs(20);
+    options.request_timeout = Duration::from_secs(5);
     let outbox = Outbox::open(&options, TOPIC, 2).expect("it opens");
     run(&outbox, &|errors| mock.request_errors(RDKafkaApiKey::Produce, errors));
     outbox.close();
@@ -103,8 +103,9 @@ fn silence_means_unknown_and_every_partition_keeps_its_order() {
     let mock = MockCluster::new(1).expect("a mock");
     mock.create_topic(TOPIC, 2, 1).expect("a topic");
     let mut options = KafkaOptions::new(mock.bootstrap_servers(), "test", "/nowhere");
-    options.delivery_timeout = Duration::from_secs(1);
-    options.request_timeout = Duration::from_secs(1);
+    // Long enough for the first records, short enough to wait for.
+    options.delivery_timeout = Duration::from_secs(8);
+    options.request_timeout = Duration::from_secs(4);
     let outbox = Outbox::open(&options, TOPIC, 2).expect("it opens");
     let sinks = [Arc::new(Sink::default()), Arc::new(Sink::default())];
     let mut appenders: Vec<_> =
