@@ -31,8 +31,8 @@ fn a_silent_broker_leaves_records_unknown_and_the_log_goes_on_when_it_speaks() {
     let directory = tempfile::tempdir().expect("a directory");
     let mut options = options(&fresh_name(), directory.path());
     options.brokers = kafka.bootstrap();
-    options.delivery_timeout = Duration::from_secs(2);
-    options.request_timeout = Duration::from_secs(1);
+    options.delivery_timeout = Duration::from_secs(5);
+    options.request_timeout = Duration::from_secs(2);
     let log = open(&options, Some(&genesis(1)));
     let mut writer = Writer::new(&log, 0);
     assert_eq!(writer.append_many(10, record).last(), Some(&Offset(10)));

@@ -98,7 +98,7 @@ async fn a_deadline_that_passes_while_it_is_decided_leaves_it_unknown_and_runnin
     let site = site().await;
     site.door.close();
     let envelope = note("x");
-    let told = peers().submit(&site.owner, home(&envelope), envelope, Duration::from_millis(200)).await;
+    let told = peers().submit(&site.owner, home(&envelope), envelope, Duration::from_secs(1)).await;
     assert_eq!(told.unwrap_err(), NoAnswer::TimedOut);
     site.door.until_asked(1).await;
     site.door.open();

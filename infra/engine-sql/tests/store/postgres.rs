@@ -247,7 +247,8 @@ async fn a_store_opens_without_its_server_if_it_is_told_to() {
     let began = Instant::now();
     assert!(matches!(store.load(vec![key("a")]).await, Err(StoreFault::Unavailable(_))));
     assert!(matches!(store.open(LOG).await, Err(StoreFault::Unavailable(_))));
-    assert!(began.elapsed() < Duration::from_secs(1), "{:?}", began.elapsed());
+    // Not the time that a server which is there may take.
+    assert!(began.elapsed() < Duration::from_secs(4), "{:?}", began.elapsed());
     postgres.start_again();
     let began = Instant::now();
     while let Err(fault) = store.open(LOG).await {
