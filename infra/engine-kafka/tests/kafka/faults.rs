@@ -1,9 +1,7 @@
 //! Brokers that die or fall silent, one and three of them.
 
-use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use engine::contract::LogFixture;
 use engine::log::{AppendError, Log};
 use engine::position::{Offset, Partition};
 use engine_kafka::{KafkaLog, check};
@@ -89,25 +87,4 @@ fn three_brokers_lose_one_and_no_record() {
     until("all leaders to be there", || log.reachable().is_ok());
     drop(log);
     drop(KafkaLog::open(&options, None).expect("it opens again"));
-}
-
-#[test]
-fn it_is_a_log_on_three_brokers() {
-    needs_kafka!();
-    let kafka = Kafka::start(3);
-    let brokers = kafka.bootstrap();
-    engine::contract::log(|| {
-        let directory = tempfile::tempdir().expect("a directory");
-        let mut options = options(&fresh_name(), directory.path());
-        options.brokers = brokers.clone();
-        options.replication = 3;
-        let genesis = genesis(2);
-        let log: Arc<dyn Log> = Arc::new(open(&options, Some(&genesis)));
-        let reopen = move |log| {
-            drop(log);
-            let log: Arc<dyn Log> = Arc::new(open(&options, None));
-            log
-        };
-        LogFixture { log, genesis, reopen: Some(Box::new(reopen)), keep: Box::new(directory) }
-    });
 }
