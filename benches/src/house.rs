@@ -24,13 +24,24 @@ use schemas::id::{CustomerId, LocationId, OrderId, Sku};
 use schemas::money::Money;
 use uuid::Uuid;
 
+use crate::ground::PARTITIONS;
 use crate::times::Times;
 use crate::{Done, How};
 
-/// As `docket dev` founds a log.
-const PARTITIONS: u16 = 12;
 /// Callers that make a history.
 const CALLERS: u64 = 512;
+
+/// A new log.
+pub(crate) fn founding() -> Genesis {
+    Genesis {
+        log: LogId(Uuid::now_v7()),
+        partitions: PARTITIONS,
+        placement_rule: PLACEMENT_RULE,
+        format: FORMAT,
+        fingerprint_key: [7; 32],
+        created_at: SystemClock.now(),
+    }
+}
 
 /// The write side, open.
 pub(crate) struct House {
@@ -41,15 +52,7 @@ pub(crate) struct House {
 impl House {
     /// Opens what is in `root`, or founds it.
     pub(crate) async fn open(root: &Path) -> Done<Self> {
-        let genesis = Genesis {
-            log: LogId(Uuid::now_v7()),
-            partitions: PARTITIONS,
-            placement_rule: PLACEMENT_RULE,
-            format: FORMAT,
-            fingerprint_key: [7; 32],
-            created_at: SystemClock.now(),
-        };
-        let log = Arc::new(EmbeddedLog::open(root.join("log"), Options::or_found(genesis))?.0);
+        let log = Arc::new(EmbeddedLog::open(root.join("log"), Options::or_found(founding()))?.0);
         // The one it was founded with, if that was earlier.
         let genesis = *log.genesis();
         let decider = Arc::new(Shop);

@@ -4,18 +4,16 @@
 use std::net::SocketAddr;
 use std::time::{Duration, Instant};
 
-use engine::position::LogId;
-use engine::record::{FORMAT, Genesis, PLACEMENT_RULE};
-use engine::time::Timestamp;
+use engine::record::Genesis;
 use engine_kafka::{KafkaLog, KafkaOptions};
 use tempfile::TempDir;
-use uuid::Uuid;
 use xtask::ports::{self, Port};
 use xtask::process::{Life, Recipe, Running};
 
 use crate::child::{cpu_s, peak_rss_mb};
 use crate::generator::{self, Cost, Found, Loop, Profile};
-use crate::ground::{Ground, PARTITIONS};
+use crate::ground::Ground;
+use crate::house::founding;
 use crate::{Done, How, wire};
 
 /// How long it may take to serve.
@@ -28,15 +26,7 @@ pub(super) fn options(ground: &Ground, scratch: &TempDir) -> (KafkaOptions, Gene
     let name = ground.new_log();
     let mut options = KafkaOptions::new(ground.kafka.bootstrap(), &name, scratch.path().join(&name));
     options.replication = u16::from(ground.kafka.brokers());
-    let genesis = Genesis {
-        log: LogId(Uuid::now_v7()),
-        partitions: PARTITIONS,
-        placement_rule: PLACEMENT_RULE,
-        format: FORMAT,
-        fingerprint_key: [7; 32],
-        created_at: Timestamp(1),
-    };
-    (options, genesis)
+    (options, founding())
 }
 
 /// A topic made as the product makes its own, which nobody follows.

@@ -9,7 +9,7 @@ use engine::position::Partition;
 use engine::read_store::{Progress, ReadStore};
 use engine::stream::{StreamName, Tenant};
 use engine_runtime::projection::{ProjectionFault, ProjectionStatus, Sharing};
-use engine_sql::ShareOptions;
+use engine_sql::{ShareOptions, SqlReadStore};
 use sqlx::AssertSqlSafe;
 use tokio::sync::watch;
 use xtask::postgres::Postgres;
@@ -160,6 +160,15 @@ async fn a_record_without_rows_is_told_as_well() {
     assert_eq!(stored.len(), usize::from(PARTITIONS), "another node must see in the store how far it is");
 }
 
+/// Waits until the store itself has all that was put.
+async fn until_stored(node: &ShopNode, store: &SqlReadStore, shop: &Shop) {
+    let began = Instant::now();
+    while node.projection.reflects(&store.open(LOG).await.unwrap(), &shop.all()).is_err() {
+        assert!(began.elapsed() < LONG, "{:?}", node.projection.status());
+        tokio::task::yield_now().await;
+    }
+}
+
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn an_older_backup_is_caught_up_and_shown_to_nobody_as_new() {
     let Some(place) = Place::postgres() else { return };
@@ -184,16 +193,7 @@ async fn an_older_backup_is_caught_up_and_shown_to_nobody_as_new() {
     }
     shop.fill(20, 1);
     // The next batch finds the checkpoint elsewhere; the worker asks again and goes on from there.
-    let began = Instant::now();
-    loop {
-        let checkpoints = one.open(LOG).await.unwrap();
-        let all = shop.all();
-        if node.projection.reflects(&checkpoints, &all).is_ok() {
-            break;
-        }
-        assert!(began.elapsed() < LONG, "{:?}", node.projection.status());
-        tokio::task::yield_now().await;
-    }
+    until_stored(&node, &one, &shop).await;
     shop.check(&one).await;
 }
 
@@ -206,11 +206,7 @@ async fn an_older_backup_is_caught_up_even_if_nothing_more_is_written() {
     shop.fill(20, 5);
     node.wait(&shop.all()).await;
     place.alter("BEGIN; LOCK checkpoints; TRUNCATE orders, checkpoints; COMMIT").await;
-    let began = Instant::now();
-    while node.projection.reflects(&one.open(LOG).await.unwrap(), &shop.all()).is_err() {
-        assert!(began.elapsed() < LONG, "{:?}", node.projection.status());
-        tokio::task::yield_now().await;
-    }
+    until_stored(&node, &one, &shop).await;
     shop.check(&one).await;
 }
 
