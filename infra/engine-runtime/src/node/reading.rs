@@ -86,6 +86,7 @@ impl<R: Reactor> Node<R> {
             if positions.iter().all(|position| next(position.partition) > position.offset) {
                 return Ok(());
             }
+            self.running.shared.saver.hurry();
             if !matches!(tokio::time::timeout_at(deadline, saved.changed()).await, Ok(Ok(()))) {
                 let mut at = Positions::default();
                 for partition in (0..self.genesis().partitions).map(Partition) {

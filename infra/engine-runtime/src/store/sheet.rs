@@ -24,6 +24,8 @@ pub(super) struct Sheet<'a, R: Reactor> {
     batch: OwnedWriteBatch,
     ids: Vec<UsedId>,
     progress: BTreeMap<Partition, Progress>,
+    /// Where values are put together: the batch makes its own of them.
+    scratch: Vec<u8>,
 }
 
 struct UsedId {
@@ -36,7 +38,7 @@ struct UsedId {
 impl<'a, R: Reactor> Sheet<'a, R> {
     pub(super) fn new(store: &'a StateStore<R>) -> Self {
         let batch = store.tables.database.batch();
-        Self { store, batch, ids: Vec::new(), progress: BTreeMap::new() }
+        Self { store, batch, ids: Vec::new(), progress: BTreeMap::new(), scratch: Vec::with_capacity(1_024) }
     }
 
     /// Writes down that a command was recorded, and which versions of which streams its record holds.
@@ -69,9 +71,10 @@ impl<'a, R: Reactor> Sheet<'a, R> {
         head.timer = agenda.timer;
 
         let key = keys::stream(&stream.tenant, stream.name.as_str());
-        let mut value = Vec::with_capacity(512);
-        head.write(&mut value);
-        serde_json::to_writer(&mut value, state)
+        let value = &mut self.scratch;
+        value.clear();
+        head.write(value);
+        serde_json::to_writer(&mut *value, state)
             .map_err(|error| StoreFault::Unwritable { stream: Box::new(stream.clone()), why: error.to_string() })?;
 
         let tables = &self.store.tables;
@@ -91,7 +94,7 @@ impl<'a, R: Reactor> Sheet<'a, R> {
             (true, true) | (false, false) => {}
         }
         let bytes = value.len();
-        self.batch.insert(&tables.states, key, value);
+        self.batch.insert(&tables.states, key, self.scratch.as_slice());
         Ok((head, bytes))
     }
 
