@@ -43,7 +43,7 @@ pub use fault::StoreFault;
 pub struct StoreOptions {
     /// Bytes of blocks cached in memory. 32 MiB: the node's whole footprint is to stay near 60 MB.
     pub cache_bytes: u64,
-    /// Bytes written to one keyspace before they are sorted into a file. 2 MiB: three busy keyspaces, up to four times
+    /// Bytes written to one keyspace before they are sorted into a file. 2 MiB: three busy keyspaces, up to three times
     /// each.
     pub write_buffer_bytes: u64,
     /// Bytes of remembered command ids; past it the oldest are forgotten early, with a warning.

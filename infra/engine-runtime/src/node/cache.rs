@@ -106,7 +106,7 @@ impl<S: Serialize + Send + Sync + 'static> StateCache<S> {
         }
     }
 
-    /// The young become the old, and the old are dropped, outside of the locks.
+    /// The young become the old, and the old are dropped; their table is kept for the next young ones.
     fn age(&self) {
         let young_bytes = self.young_bytes.swap(0, Ordering::Relaxed);
         if young_bytes <= self.young_bytes_max {
@@ -115,11 +115,11 @@ impl<S: Serialize + Send + Sync + 'static> StateCache<S> {
             return;
         }
         for part in &self.parts {
-            let mut part = part.lock();
-            let young = std::mem::take(&mut part.young);
-            let gone = std::mem::replace(&mut part.old, young);
-            drop(part);
-            drop(gone);
+            let Part { young, old } = &mut *part.lock();
+            std::mem::swap(young, old);
+            young.clear();
+            // Of a part that was busy once, and is no more, not for ever.
+            young.shrink_to(2 * old.len());
         }
     }
 }
