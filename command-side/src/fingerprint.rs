@@ -101,7 +101,7 @@ mod tests {
         let body = json!({"lines": [{"sku": "b\"ä\n", "quantity": 2, "on": true}], "a": null, "c": -1.5e300, "d": []});
         let mut text = Vec::new();
         write(Document::of(&body).root(), &mut text);
-        let expected = r#"{"a":null,"c":-1.5e300,"d":[],"lines":[{"on":true,"quantity":2,"sku":"b\"ä\n",},],}"#;
+        let expected = r#"{"a":null,"c":-1.5e+300,"d":[],"lines":[{"on":true,"quantity":2,"sku":"b\"ä\n",},],}"#;
         assert_eq!(String::from_utf8(text).unwrap(), expected);
     }
 }

@@ -106,9 +106,7 @@ impl Door {
             .await
             .map_err(Problem::no_answer)?;
         match answer {
-            Answer::Decided(decided) if decided.outcome.is_accepted() => {
-                Ok(Accepted { decided, wait, came, came_at })
-            }
+            Answer::Decided(decided) if decided.outcome.is_accepted() => Ok(Accepted { decided, wait, came, came_at }),
             Answer::Decided(decided) => Err(refused(&decided)),
             Answer::Invalid(faults) => Err(Problem::invalid_fields(faults)),
             Answer::Unheard => Err(Problem::invalid_fields(faults)),

@@ -212,13 +212,7 @@ fn make_zeros_between(
     made
 }
 
-fn fill(
-    disk: &dyn Disk,
-    path: &Path,
-    bytes: u64,
-    closing: &AtomicBool,
-    pause: impl Fn(),
-) -> io::Result<Spare> {
+fn fill(disk: &dyn Disk, path: &Path, bytes: u64, closing: &AtomicBool, pause: impl Fn()) -> io::Result<Spare> {
     let file = OpenOptions::new().create(true).truncate(true).read(true).write(true).open(path)?;
     disk.reserve(&file, bytes)?;
     let zeros = vec![0; ZEROS_BYTES];

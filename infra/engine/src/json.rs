@@ -405,7 +405,15 @@ mod tests {
     #[test]
     fn a_document_says_what_its_text_says() {
         for text in [
-            "null", " true ", "-1", "18446744073709551615", "1.5e3", r#""""#, r#""a\nb\u00e4""#, "[]", "{}",
+            "null",
+            " true ",
+            "-1",
+            "18446744073709551615",
+            "1.5e3",
+            r#""""#,
+            r#""a\nb\u00e4""#,
+            "[]",
+            "{}",
             r#"{"a":{"b":[1,[2,[]],{"c":null}],"d\t":"e"},"":false,"z":[{},{"y":"ä"}]}"#,
         ] {
             let value = serde_json::from_str::<Value>(text).unwrap();
