@@ -416,8 +416,8 @@ mod tests {
             "{}",
             r#"{"a":{"b":[1,[2,[]],{"c":null}],"d\t":"e"},"":false,"z":[{},{"y":"ä"}]}"#,
         ] {
-            let value = serde_json::from_str::<Value>(text).unwrap();
-            assert_eq!(parse(text).unwrap().root().to_value(), value, "{text}");
+            let value = serde_json::from_str::<Value>(text).expect("it is JSON");
+            assert_eq!(parse(text).expect("it is JSON").root().to_value(), value, "{text}");
             assert_eq!(Document::of(&value).root().to_value(), value, "{text}");
         }
         assert_eq!(Document::empty_object().root().to_value(), json!({}));
@@ -425,13 +425,13 @@ mod tests {
 
     #[test]
     fn members_are_found_by_name_wherever_they_stand() {
-        let document = parse(r#"{"a":[1,{"b":2}],"b\u0021":"\"c","d":{"e":"f"}}"#).unwrap();
+        let document = parse(r#"{"a":[1,{"b":2}],"b\u0021":"\"c","d":{"e":"f"}}"#).expect("it is JSON");
         let root = document.root();
         assert_eq!(root.get("b!").and_then(Json::as_str), Some("\"c"));
         assert_eq!(root.get("d").and_then(|d| d.get("e")).and_then(Json::as_str), Some("f"));
-        assert!(root.get("b").is_none() && root.get("d").unwrap().get("d").is_none());
-        assert!(root.get("a").unwrap().get("b").is_none(), "a list has no members");
-        assert_eq!(root.get("d").unwrap().items().count(), 0, "an object has no items");
+        assert!(root.get("b").is_none() && root.get("d").expect("it is there").get("d").is_none());
+        assert!(root.get("a").expect("it is there").get("b").is_none(), "a list has no members");
+        assert_eq!(root.get("d").expect("it is there").items().count(), 0, "an object has no items");
         assert_eq!(root.members().map(|(name, _)| name).collect::<Vec<_>>(), ["a", "b!", "d"]);
     }
 
@@ -440,9 +440,9 @@ mod tests {
         for others in [0, 1, FEW_MEMBERS - 2, FEW_MEMBERS - 1, FEW_MEMBERS, FEW_MEMBERS + 1, 300] {
             let members = (0..others).map(|number| format!(r#""m{number}":[{number},{{"n":0}}],"#)).collect::<String>();
             let once = format!(r#"{{{members}"n":1}}"#);
-            assert_eq!(parse(&once).unwrap().root().members().count(), others + 1);
+            assert_eq!(parse(&once).expect("it is JSON").root().members().count(), others + 1);
             let twice = format!(r#"{{"\u006e":0,{members}"n":1}}"#);
-            assert!(parse(&twice).unwrap_err().contains(r#""n" is named twice"#), "among {others}");
+            assert!(parse(&twice).expect_err("it is refused").contains(r#""n" is named twice"#), "among {others}");
         }
     }
 }

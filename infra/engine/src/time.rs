@@ -157,7 +157,7 @@ mod tests {
     fn every_day_of_two_centuries_is_itself() {
         for day in -36_600..73_200_i64 {
             let micros = day * 86_400_000_000 + 86_399_999_999;
-            let text = format!("{:.6}", jiff::Timestamp::from_microsecond(micros).unwrap());
+            let text = format!("{:.6}", jiff::Timestamp::from_microsecond(micros).expect("a time"));
             assert_eq!(Timestamp(micros).to_string(), text);
             assert_eq!(text.parse(), Ok(Timestamp(micros)), "{text}");
         }
