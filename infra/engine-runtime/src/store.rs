@@ -12,9 +12,11 @@ mod fault;
 mod keys;
 mod persisting;
 mod reading;
+mod rebuilding;
 mod saving;
 mod sheet;
 mod tables;
+mod writes;
 
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -37,6 +39,7 @@ use crate::peers::Owner;
 
 pub(crate) use catching_up::{Folded, accept};
 pub use fault::StoreFault;
+pub use rebuilding::Rebuild;
 
 /// What a state store bounds.
 #[derive(Clone, Copy, Debug)]
