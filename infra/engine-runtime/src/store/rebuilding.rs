@@ -22,10 +22,6 @@ use crate::peers::Owner;
 /// Bytes of records read from a partition before the others have their turn. 128 KiB: blocks of the log hold records of
 /// all partitions, and the next one finds them still cached.
 const READ_BYTES: usize = 128 << 10;
-/// Bytes of records that one thread folds before it writes tables. 12 MiB: with the states in memory some 30 MB a thread.
-const RUN_BYTES: usize = 12 << 20;
-/// Records below which a journal is no burden.
-const RECORDS_MIN: u64 = 20_000;
 /// 4 threads at most: more would wait for the disk, and each has its own memory.
 const THREADS_MAX: usize = 4;
 
@@ -78,7 +74,7 @@ impl<R: Reactor> StateStore<R> {
             lanes.push(Lane::new(partition, log.end(partition)));
         }
         let of = lanes.iter().map(|lane| lane.end.0).sum::<u64>();
-        if of < RECORDS_MIN {
+        if of < self.options.rebuild_records_min.max(1) {
             return Ok(false);
         }
         condemn_durably(&self.directory)?;
@@ -138,7 +134,7 @@ impl<R: Reactor> StateStore<R> {
             let records = shared.records.fetch_add(records, Ordering::Relaxed) + records;
             shared.left.set(shared.of.saturating_sub(records) as f64);
             (shared.progress)(Rebuild { records, of: shared.of });
-            if bytes >= RUN_BYTES {
+            if bytes >= self.options.rebuild_run_bytes {
                 self.write_run(std::mem::replace(&mut sheet, Sheet::of_runs(self)), &lanes, &mut working)?;
                 bytes = 0;
             }
@@ -156,7 +152,8 @@ impl<R: Reactor> StateStore<R> {
         working: &mut HashMap<StreamId, Working<R::State>>,
     ) -> Result<usize, StoreFault> {
         let partition = lane.partition;
-        let chunk = log.read(partition, lane.checkpoint.next_offset, READ_BYTES)?;
+        let bytes_max = READ_BYTES.min(self.options.rebuild_run_bytes);
+        let chunk = log.read(partition, lane.checkpoint.next_offset, bytes_max)?;
         if chunk.is_empty() {
             return Err(hole(partition, lane.checkpoint.next_offset, "nothing").into());
         }

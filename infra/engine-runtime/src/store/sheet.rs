@@ -13,7 +13,7 @@ use engine::stream::StreamId;
 use engine::time::Timestamp;
 use fjall::Keyspace;
 
-use super::calendar::{Bucket, Calendar, Touched};
+use super::calendar::{Bucket, Calendar, Forgotten, Touched};
 use super::keys::{self, StateHead};
 use super::tables::{check_room, fill_value, forgotten_value, meta_bucket, slots_value};
 use super::writes::Writes;
@@ -114,7 +114,8 @@ impl<'a, R: Reactor> Sheet<'a, R> {
         let calendar = self.store.calendar.lock().clone();
         let days = calendar.active.keys().copied().map(Touched::Active);
         let buckets = calendar.buckets.keys().copied().map(Touched::Bucket);
-        for touched in days.chain(buckets).chain([Touched::Forgotten]) {
+        let forgotten = (calendar.forgotten != Forgotten::default()).then_some(Touched::Forgotten);
+        for touched in days.chain(buckets).chain(forgotten) {
             self.put_calendar(&calendar, touched);
         }
     }
