@@ -38,7 +38,7 @@ pub struct ProjectionOptions {
     pub name: &'static str,
     /// Events folded in one transaction. 5,000: more no longer helps throughput and hurts freshness.
     pub batch_events_max: usize,
-    /// Bytes read from one partition for one batch.
+    /// Bytes read from one partition before the others have their turn.
     pub read_bytes_max: usize,
     /// Rows kept in memory so that the next event needs no load; up to twice as many for moments.
     pub rows_cached_max: usize,
@@ -48,7 +48,7 @@ pub struct ProjectionOptions {
 
 impl Default for ProjectionOptions {
     fn default() -> Self {
-        Self { name: "main", batch_events_max: 5_000, read_bytes_max: 1 << 20, rows_cached_max: 2_048, workers: 2 }
+        Self { name: "main", batch_events_max: 5_000, read_bytes_max: 64 << 10, rows_cached_max: 2_048, workers: 2 }
     }
 }
 
@@ -248,6 +248,7 @@ impl Projection {
         if reached(&self.following.published.watermark.borrow()) {
             return Ok(());
         }
+        let _waiting = self.following.published.wait();
         let mut watermark = self.following.published.watermark.subscribe();
         let mut status = self.following.published.status.subscribe();
         let over =

@@ -2,12 +2,13 @@
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
 
 use engine::position::{Offset, Partition};
 use engine::stream::StreamId;
 use metrics::{Gauge, gauge};
 use parking_lot::{Mutex, RwLock};
-use tokio::sync::watch;
+use tokio::sync::{Notify, watch};
 use tracing::{error, info};
 
 use super::{Parked, ProjectionStatus};
@@ -18,6 +19,9 @@ pub(super) struct Published {
     pub(super) watermark: watch::Sender<Vec<Offset>>,
     pub(super) status: watch::Sender<ProjectionStatus>,
     pub(super) parked: RwLock<BTreeMap<StreamId, Parked>>,
+    /// How many wait for records, and what tells workers of the first of them.
+    waiting: AtomicUsize,
+    pub(super) hurry: Notify,
     workers: Mutex<BTreeMap<usize, Said>>,
     lag_events: Gauge,
     lag_seconds: Gauge,
@@ -32,17 +36,40 @@ struct Said {
     lag_seconds: f64,
 }
 
+/// Somebody waits.
+pub(super) struct Waiting<'a>(&'a AtomicUsize);
+
+impl Drop for Waiting<'_> {
+    fn drop(&mut self) {
+        self.0.fetch_sub(1, Ordering::AcqRel);
+    }
+}
+
 impl Published {
     pub(super) fn new(partitions: u16, name: &'static str) -> Arc<Self> {
         Arc::new(Self {
             watermark: watch::channel(vec![Offset(0); usize::from(partitions)]).0,
             status: watch::channel(ProjectionStatus::Running).0,
             parked: RwLock::new(BTreeMap::new()),
+            waiting: AtomicUsize::new(0),
+            hurry: Notify::new(),
             workers: Mutex::new(BTreeMap::new()),
             lag_events: gauge!("docket_projection_lag_events", "projection" => name),
             lag_seconds: gauge!("docket_projection_lag_seconds", "projection" => name),
             parked_count: gauge!("docket_projection_parked", "projection" => name),
         })
+    }
+
+    /// Somebody waits for records from now on until what is returned is dropped: no worker lets gather more meanwhile.
+    pub(super) fn wait(&self) -> Waiting<'_> {
+        self.waiting.fetch_add(1, Ordering::AcqRel);
+        self.hurry.notify_waiters();
+        Waiting(&self.waiting)
+    }
+
+    /// Whether somebody waits for records.
+    pub(super) fn is_waited_for(&self) -> bool {
+        self.waiting.load(Ordering::Acquire) > 0
     }
 
     /// These partitions are so far.
