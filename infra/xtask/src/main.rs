@@ -12,6 +12,7 @@ use xtask::process::Name;
 use xtask::{kafka, postgres};
 
 mod dist;
+mod lanes;
 mod show;
 
 /// Shown by `--help`.
@@ -179,8 +180,7 @@ fn test() -> Done {
     // The tests that start the product start what users get.
     step("cargo", &["build", "--release", "--package", "docket"])?;
     match kafka::missing().or_else(postgres::missing) {
-        // Room by room, the trials of several nodes last.
-        None => step("cargo", &["test", "--workspace", "--all-features", "--test", "*"])?,
+        None => lanes::run()?,
         Some(missing) => {
             println!("xtask: skipped: every story told on Kafka and PostgreSQL: {missing}");
             step("cargo", &["test", "--workspace", "--all-features", "--exclude", "tests", "--tests"])?;
