@@ -33,7 +33,8 @@ pub use crate::copy::{COPIED_RECORD_BYTES_MAX, CopyFault, CopyReadFault, CopyRea
 pub use crate::disk::{Disk, RealDisk};
 use crate::files::Lock;
 pub use crate::offline::{
-    FINDINGS_MAX, Finding, FindingKind, OfflineRecord, Severity, VerifyOptions, VerifyReport, read_records, verify,
+    FINDINGS_MAX, Finding, FindingKind, LogFacts, OfflineRecord, Severity, VerifyOptions, VerifyReport, log_facts,
+    read_records, verify,
 };
 pub use crate::options::{KnownDurable, OpenFault, OpenReport, Options, TornTail};
 use crate::spare::Spares;

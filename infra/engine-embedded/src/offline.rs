@@ -2,6 +2,7 @@
 //! that a backup on a read-only disk can be looked at, and a running node does not notice. [`verify`] judges all of it and
 //! goes on behind what is damaged; [`read_records`] shows the records and stops there.
 
+mod facts;
 mod finding;
 mod groups;
 mod judge;
@@ -22,6 +23,7 @@ use crate::layout::{HeaderFault, SegmentHeader};
 use crate::options::OpenFault;
 use crate::store::{HeaderReadFault, read_header};
 
+pub use facts::{LogFacts, log_facts};
 pub use finding::{Finding, FindingKind, Severity};
 pub use reading::{OfflineRecord, read_records};
 pub use verify::{FINDINGS_MAX, VerifyOptions, VerifyReport, verify};

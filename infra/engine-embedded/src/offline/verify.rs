@@ -14,10 +14,14 @@ use super::judge::{Counts, Judge};
 use super::segment::{Looked, Looking};
 use super::versions::Versions;
 use super::{Directory, HeadFault, open_segment};
+use crate::layout::FORMAT;
 use crate::options::OpenFault;
 
 /// Most findings that are kept; further ones are counted.
 pub const FINDINGS_MAX: usize = 100;
+
+/// How far apart the entries of an index are where no test says otherwise.
+pub(super) const BLOCK_BYTES: u64 = 64 << 10;
 
 /// Segments that are looked at, or wait to be judged, at once, for each thread.
 const SEGMENTS_AHEAD: usize = 2;
@@ -96,13 +100,13 @@ pub fn verify(
 ) -> Result<VerifyReport, OpenFault> {
     let began = Instant::now();
     let directory = Directory::list(directory.as_ref())?;
-    let (log, partitions) = identity(&directory)?;
+    let (log, partitions, _) = identity(&directory)?;
     let user = directory.user();
     let looking = Looking {
         directory: &directory,
         log,
         partitions: usize::from(partitions),
-        block_bytes: 64 << 10,
+        block_bytes: BLOCK_BYTES,
         in_use: user.is_some(),
     };
     let mut found = Found::default();
@@ -163,15 +167,16 @@ pub fn verify(
     })
 }
 
-/// Which log it is and how many partitions it has: as the last segment says whose header can be read.
-fn identity(directory: &Directory) -> Result<(LogId, u16), OpenFault> {
+/// Which log it is, how many partitions it has and in which format: as the last segment says whose header can be read.
+pub(super) fn identity(directory: &Directory) -> Result<(LogId, u16, u16), OpenFault> {
     let mut why = None;
     for number in directory.listing.segments.iter().rev() {
         let file = directory.segment(*number);
         match open_segment(&file) {
             Ok((_, header)) => {
                 let partitions = u16::try_from(header.next_offsets.len()).expect("partitions are counted in a u16");
-                return Ok((header.log, partitions));
+                // A header is decoded in one format so far; older ones would say so here.
+                return Ok((header.log, partitions, FORMAT));
             }
             Err(fault) => {
                 let fault = match fault {
