@@ -251,7 +251,7 @@ fn pass(
         for _ in 0..threads {
             scope.spawn(&work);
         }
-        for number in 0..segments {
+        for (number, run) in runs.iter().enumerate() {
             let looked = {
                 let mut belt = belt.lock();
                 loop {
@@ -263,7 +263,7 @@ fn pass(
             };
             // Up to the damage; behind it nothing can be judged by what came before.
             if pass.complete {
-                judge.judge(runs[number].first, &looked);
+                judge.judge(run.first, &looked);
             }
             pass.complete &= !looked.broken;
             pass.groups += looked.groups;

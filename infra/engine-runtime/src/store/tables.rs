@@ -122,10 +122,7 @@ pub(super) fn open(
 }
 
 /// What is in `directory`, and how far it has folded; nothing if nothing was saved there yet. Wipes and begins nothing.
-pub(super) fn look(
-    directory: &Path,
-    options: &StoreOptions,
-) -> Result<Option<Usable<(Identity, Vec<Offset>)>>, StoreFault> {
+pub(super) fn look(directory: &Path, options: &StoreOptions) -> Result<Option<Usable<Folded>>, StoreFault> {
     if directory.join(CONDEMNED).exists() {
         return Ok(Some(Err("it was condemned, or not wiped to the end".to_owned())));
     }
@@ -145,6 +142,9 @@ pub(super) fn look(
         });
     Ok(Some(looked))
 }
+
+/// What a store is, and the offset that each partition is to be folded from next.
+type Folded = (Identity, Vec<Offset>);
 
 /// Inner error: the database is of no use, and why.
 type Usable<T> = Result<T, String>;
