@@ -8,6 +8,7 @@
 
 mod calendar;
 mod catching_up;
+mod facts;
 mod fault;
 mod keys;
 mod persisting;
@@ -36,6 +37,7 @@ use tables::{Identity, Tables};
 use crate::peers::Owner;
 
 pub(crate) use catching_up::{Folded, accept};
+pub use facts::{StoreFacts, store_facts};
 pub use fault::StoreFault;
 
 /// What a state store bounds.

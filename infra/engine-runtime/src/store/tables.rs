@@ -16,7 +16,7 @@ use std::path::Path;
 use std::sync::Arc;
 use std::time::Duration;
 
-use engine::position::{LogId, Partition};
+use engine::position::{LogId, Offset, Partition};
 use engine::time::Timestamp;
 use fjall::{Database, Keyspace, KeyspaceCreateOptions, PersistMode};
 use parking_lot::RwLock;
@@ -120,6 +120,31 @@ pub(super) fn open(
     let remains = judge(&tables, found, identity).map_err(|reason| damaged(&reason))?;
     Ok((tables, remains, Opened::Wiped(reason)))
 }
+
+/// What is in `directory`, and how far it has folded; nothing if nothing was saved there yet. Wipes and begins nothing.
+pub(super) fn look(directory: &Path, options: &StoreOptions) -> Result<Option<Usable<Folded>>, StoreFault> {
+    if directory.join(CONDEMNED).exists() {
+        return Ok(Some(Err("it was condemned, or not wiped to the end".to_owned())));
+    }
+    if !directory.join(DATABASE).is_dir() {
+        return Ok(None);
+    }
+    let (tables, found) = match open_database(directory, options)? {
+        Ok(opened) => opened,
+        Err(reason) => return Ok(Some(Err(reason))),
+    };
+    let Some(written) = found.get(keys::META_STORE) else { return Ok(None) };
+    let looked = serde_json::from_slice::<Identity>(written)
+        .map_err(|error| format!("it does not say what it is: {error}"))
+        .and_then(|identity| {
+            let remains = read_remains(&tables, &found, identity.partitions).map_err(|error| error.to_string())?;
+            Ok((identity, remains.progress.iter().map(|progress| progress.checkpoint.next_offset).collect()))
+        });
+    Ok(Some(looked))
+}
+
+/// What a store is, and the offset that each partition is to be folded from next.
+type Folded = (Identity, Vec<Offset>);
 
 /// Inner error: the database is of no use, and why.
 type Usable<T> = Result<T, String>;
