@@ -102,7 +102,7 @@ impl Door {
                 id: request.id,
                 tenant: Tenant::default(),
                 resource,
-                fingerprint: self.fingerprints.of(verb, &request.body),
+                fingerprint: self.fingerprints.of(verb, request.body.root()),
                 precondition: request.precondition,
                 provenance: request.provenance,
                 command,

@@ -9,6 +9,7 @@ pub mod decider;
 pub mod event;
 pub mod fold;
 pub mod harness;
+pub mod json;
 pub mod log;
 pub mod memory;
 pub mod message;

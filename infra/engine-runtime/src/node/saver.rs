@@ -21,8 +21,9 @@ use crate::store::{StateStore, StoreFault};
 const BATCH_MAX: usize = 4_096;
 
 /// How long records gather before they are written, unless somebody waits for them: a stream that changes often is then
-/// written once for many changes. 5 ms: shards hold far more than comes in that time.
-const GATHER: Duration = Duration::from_millis(5);
+/// written once for many changes, and a batch costs the same whatever is in it. 25 ms: shards hold far more than comes in
+/// that time.
+const GATHER: Duration = Duration::from_millis(25);
 
 /// How long to wait for room on the disk before trying again.
 const TRY_AGAIN_AFTER: Duration = Duration::from_secs(1);
