@@ -66,8 +66,8 @@ pub struct Options {
 }
 
 impl Default for Options {
-    /// 4 readers: more than the cores of a small machine, so that a slow list does not hold up reads by key. 16 MiB: the
-    /// inner pages of some millions of rows. 10 s: longer than any batch takes, shorter than a client waits. 4 writers:
+    /// 4 readers: more than the cores of a small machine, so that a slow list does not hold up reads by key. 4 MiB: the
+    /// inner pages of a million rows. 10 s: longer than any batch takes, shorter than a client waits. 4 writers:
     /// more gain nothing on most servers. 3 s for a read: who lists is still there. 15 s for a statement that writes five
     /// thousand rows, which takes a twentieth of a second where nothing is wrong; 5 s for a lock.
     fn default() -> Self {
@@ -75,7 +75,7 @@ impl Default for Options {
             view_version: 1,
             indexes: &[],
             readers: 4,
-            cache_kib: 16 * 1024,
+            cache_kib: 4 * 1024,
             wait_max: Duration::from_secs(10),
             writers: 4,
             read_max: Duration::from_secs(3),
@@ -438,6 +438,10 @@ impl ReadStore for SqlReadStore {
     }
 
     fn commit(&self, batch: Batch) -> StoreFuture<'_, ()> {
+        self.commit_shared(Arc::new(batch))
+    }
+
+    fn commit_shared(&self, batch: Arc<Batch>) -> StoreFuture<'_, ()> {
         Box::pin(self.write(move |inner| async move {
             let generation = inner.generation()?;
             let mut tries = 0;

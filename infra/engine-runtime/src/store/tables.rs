@@ -74,6 +74,26 @@ pub(super) fn condemn(directory: &Path) {
     }
 }
 
+/// The same, on the disk before anything that is written after it; and told if that cannot be.
+pub(super) fn condemn_durably(directory: &Path) -> Result<(), StoreFault> {
+    let written = fs::File::create(directory.join(CONDEMNED)).and_then(|file| file.sync_all());
+    written.and_then(|()| sync(directory)).map_err(|source| refused(directory, source))
+}
+
+/// Takes a sentence back: all that is to be there is there, and synced.
+pub(super) fn pardon(directory: &Path) -> Result<(), StoreFault> {
+    let removed = fs::remove_file(directory.join(CONDEMNED)).and_then(|()| sync(directory));
+    removed.map_err(|source| refused(directory, source))
+}
+
+fn sync(directory: &Path) -> io::Result<()> {
+    fs::File::open(directory)?.sync_all()
+}
+
+fn refused(directory: &Path, source: io::Error) -> StoreFault {
+    StoreFault::Directory { directory: directory.to_owned(), source: Arc::new(source) }
+}
+
 /// Refuses to write if that could fill the disk.
 pub(super) fn check_room(directory: &Path, options: &StoreOptions) -> Result<(), StoreFault> {
     let room = rustix::fs::statvfs(directory)
@@ -91,8 +111,7 @@ pub(super) fn open(
     identity: &Identity,
     options: &StoreOptions,
 ) -> Result<(Tables, Remains, Opened), StoreFault> {
-    let refused =
-        |source: io::Error| StoreFault::Directory { directory: directory.to_owned(), source: Arc::new(source) };
+    let refused = |source| refused(directory, source);
     fs::create_dir_all(directory).map_err(refused)?;
     let reason = if directory.join(CONDEMNED).try_exists().map_err(refused)? {
         "it was condemned, or not wiped to the end".to_owned()
