@@ -109,7 +109,7 @@ pub struct Gate {
 }
 
 impl Gate {
-    /// A gate before an empty shelf.
+    /// A gate before an empty shelf. One whose tail reads the log keeps nothing of a partition before [`Gate::begins`].
     pub fn new(partitions: u16, tail: Tail) -> Self {
         let touched = match tail {
             Tail::Committed => None,
@@ -282,6 +282,14 @@ impl Gate {
         if let Some(seen) = self.seen.get_mut(usize::from(partition.0)) {
             *seen = next;
         }
+    }
+
+    /// The tail has ended: nothing is kept any more.
+    pub fn ends(&mut self, shelf: &mut impl Shelf) {
+        if let Some(touched) = &mut self.touched {
+            touched.end();
+        }
+        self.clear(shelf);
     }
 
     /// Makes everything void that is kept or being loaded: rows may have changed without the log's saying so.

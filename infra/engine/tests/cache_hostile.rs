@@ -109,11 +109,15 @@ struct World {
 
 impl World {
     fn new(seed: u64, tail: Tail) -> Self {
+        let (mut gate, mut entries) = (Gate::new(PARTITIONS, tail), Entries::default());
+        for at in 0..PARTITIONS {
+            gate.begins(Partition(at), Offset(0), &mut entries);
+        }
         Self {
             dice: ChaCha8Rng::seed_from_u64(seed),
             tail,
-            gate: Gate::new(PARTITIONS, tail),
-            entries: Entries::default(),
+            gate,
+            entries,
             log: vec![Vec::new(); usize::from(PARTITIONS)],
             versions: vec![0; KEYS],
             stored: vec![Offset(0); usize::from(PARTITIONS)],
@@ -248,7 +252,6 @@ impl World {
     }
 
     fn is_true(&self, number: usize, shown: &Shown) {
-        // A tail that tells of commits may be ahead of nothing; what it says of the log is there.
         assert_eq!(shown.row, self.fold(number, shown.as_of), "jar-{number} as of {}", shown.as_of);
     }
 
@@ -341,7 +344,7 @@ impl Drop for Said {
 #[test]
 fn what_is_served_is_the_fold_and_never_older_than_the_tail() {
     let mut counts = BTreeMap::<&str, u64>::new();
-    for seed in 0..6_000 {
+    for seed in 0..1_500 {
         for (what, count) in run(seed) {
             *counts.entry(what).or_default() += count;
         }
@@ -361,7 +364,7 @@ fn what_is_served_is_the_fold_and_never_older_than_the_tail() {
         "record not readable",
         "commit left out",
     ] {
-        assert!(counts.get(what).copied().unwrap_or(0) > 100, "{what} hardly ever happened: {counts:?}");
+        assert!(counts.get(what).copied().unwrap_or(0) > 50, "{what} hardly ever happened: {counts:?}");
     }
 }
 

@@ -8,9 +8,12 @@ use xxhash_rust::xxh3::Xxh3;
 use crate::position::{Offset, Partition};
 use crate::view::RowKey;
 
+/// No state of a store is as new as this.
+const NEVER: Offset = Offset(u64::MAX);
+
 /// Rows touched last.
 pub(super) struct Touched {
-    /// From each partition's offset on all touches are known.
+    /// From each partition's offset on all touches are known; nothing before it has begun.
     floor: Vec<Offset>,
     last: BTreeMap<(Partition, u64), Offset>,
     order: VecDeque<(Partition, u64, Offset)>,
@@ -19,7 +22,7 @@ pub(super) struct Touched {
 
 impl Touched {
     pub(super) fn new(partitions: u16, rows_max: usize) -> Self {
-        let floor = vec![Offset(0); usize::from(partitions)];
+        let floor = vec![NEVER; usize::from(partitions)];
         Self { floor, last: BTreeMap::new(), order: VecDeque::new(), rows_max }
     }
 
@@ -30,6 +33,13 @@ impl Touched {
         }
         self.order.retain(|(of, _, _)| *of != partition);
         self.last.retain(|(of, _), _| *of != partition);
+    }
+
+    /// Nothing is known any more, until it begins again.
+    pub(super) fn end(&mut self) {
+        self.floor.fill(NEVER);
+        self.order.clear();
+        self.last.clear();
     }
 
     /// The record at this offset touched the row.
