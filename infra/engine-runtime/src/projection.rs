@@ -269,7 +269,7 @@ impl Projection {
                 }
             }
         };
-        if positions.iter().all(|position| self.has(position)) {
+        if self.has_all(positions) {
             return Ok(());
         }
         let in_time = tokio::time::timeout(within, async {
@@ -279,7 +279,16 @@ impl Projection {
                 _ = status.wait_for(over) => false,
             }
         });
-        if in_time.await.unwrap_or(false) { Ok(()) } else { Err(Behind { at: self.at() }) }
+        if in_time.await.unwrap_or(false) {
+            return Ok(());
+        }
+        published.behind.increment(1);
+        Err(Behind { at: self.at() })
+    }
+
+    /// Whether all these records are in the rows now.
+    pub fn has_all(&self, positions: &Positions) -> bool {
+        positions.iter().all(|position| self.has(position))
     }
 
     /// Whether this record is in the rows.

@@ -6,7 +6,7 @@ use std::sync::Arc;
 use engine::position::{Offset, Partition};
 use engine::read_store::Batch;
 use engine::stream::StreamId;
-use metrics::{Gauge, gauge};
+use metrics::{Counter, Gauge, counter, gauge};
 use parking_lot::{Mutex, RwLock};
 use tokio::sync::watch;
 use tracing::{error, info};
@@ -26,6 +26,8 @@ pub(super) struct Published {
     pub(super) cache: Arc<ReadCache>,
     /// Who waits for watermarks.
     pub(super) waiters: Waiters,
+    /// Who waited in vain.
+    pub(super) behind: Counter,
     workers: Mutex<BTreeMap<usize, Said>>,
     lag_events: Gauge,
     lag_seconds: Gauge,
@@ -49,6 +51,7 @@ impl Published {
             parked: RwLock::new(BTreeMap::new()),
             cache: Arc::new(cache),
             waiters: Waiters::default(),
+            behind: counter!("docket_projection_waits_in_vain_total", "projection" => name),
             workers: Mutex::new(BTreeMap::new()),
             lag_events: gauge!("docket_projection_lag_events", "projection" => name),
             lag_seconds: gauge!("docket_projection_lag_seconds", "projection" => name),
