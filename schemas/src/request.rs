@@ -391,7 +391,11 @@ fn one_currency(value: Json<'_>, at: &Pointer<'_>, faults: &mut Faults) {
         let wanted = *first.get_or_insert(currency);
         if currency != wanted {
             let (line, price) = (at.item(index), "unit_price");
-            faults.add(&line.member(price).member("currency"), "mixed-currency", format!("the order is in {wanted}; this line is in {currency}"));
+            faults.add(
+                &line.member(price).member("currency"),
+                "mixed-currency",
+                format!("the order is in {wanted}; this line is in {currency}"),
+            );
         }
     }
 }

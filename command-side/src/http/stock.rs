@@ -72,8 +72,8 @@ async fn reserve(State(door): State<Door>, Path(location): Path<String>, request
     let (parts, body) = request.into_parts();
     let request = command_request(&parts, body).await?;
     let Ok(location_id) = LocationId::new(&location) else { return Err(shop_problem(STOCK_NOT_FOUND)) };
-    let reservation_id =
-        named_id(request.body.root(), "reservation_id").map_or_else(|| ReservationId::of_command(request.id), ReservationId);
+    let reservation_id = named_id(request.body.root(), "reservation_id")
+        .map_or_else(|| ReservationId::of_command(request.id), ReservationId);
     let command = ReserveStockBody::parse(request.body.root()).map(|body| ShopCommand::ReserveStock {
         location_id: location_id.clone(),
         reservation_id,

@@ -284,8 +284,7 @@ fn checkpoint_move(partition: Partition, from: Checkpoint, to: Checkpoint) -> Re
 
 /// The columns of a checkpoint but its partition.
 fn checkpoint_numbers(checkpoint: Checkpoint) -> Result<[i64; 5], StoreFault> {
-    let plain =
-        |number: u64| i64::try_from(number).map_err(|_| misused(format!("{checkpoint:?} is out of range")));
+    let plain = |number: u64| i64::try_from(number).map_err(|_| misused(format!("{checkpoint:?} is out of range")));
     Ok([
         plain(checkpoint.next_offset.0)?,
         plain(checkpoint.epoch.0)?,

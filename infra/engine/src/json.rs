@@ -121,9 +121,11 @@ impl<'a> Json<'a> {
     fn text(self) -> Option<&'a str> {
         match &self.node().kind {
             // It was cut out of a text at these places.
-            Kind::Text(from, to) => self.document.text.get(*from as usize..*to as usize).map(|bytes| {
-                std::str::from_utf8(bytes).expect("a part of a text between two characters")
-            }),
+            Kind::Text(from, to) => self
+                .document
+                .text
+                .get(*from as usize..*to as usize)
+                .map(|bytes| std::str::from_utf8(bytes).expect("a part of a text between two characters")),
             Kind::Unescaped(text) => Some(text),
             _ => None,
         }
@@ -409,7 +411,15 @@ mod tests {
     #[test]
     fn a_document_says_what_its_text_says() {
         for text in [
-            "null", " true ", "-1", "18446744073709551615", "1.5e3", r#""""#, r#""a\nb\u00e4""#, "[]", "{}",
+            "null",
+            " true ",
+            "-1",
+            "18446744073709551615",
+            "1.5e3",
+            r#""""#,
+            r#""a\nb\u00e4""#,
+            "[]",
+            "{}",
             r#"{"a":{"b":[1,[2,[]],{"c":null}],"d\t":"e"},"":false,"z":[{},{"y":"ä"}]}"#,
         ] {
             let value = serde_json::from_str::<Value>(text).unwrap();

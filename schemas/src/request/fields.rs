@@ -216,7 +216,9 @@ pub(super) fn text(value: Json<'_>, at: &Pointer<'_>, faults: &mut Faults) -> Op
 }
 
 /// Reads a customer id, location id or SKU.
-pub(super) fn name<T>(make: impl Fn(&str) -> Result<T, InvalidId>) -> impl Fn(Json<'_>, &Pointer<'_>, &mut Faults) -> Option<T> {
+pub(super) fn name<T>(
+    make: impl Fn(&str) -> Result<T, InvalidId>,
+) -> impl Fn(Json<'_>, &Pointer<'_>, &mut Faults) -> Option<T> {
     move |value, at, faults| {
         let text = string(value, at, faults)?;
         make(text).map_err(|_| faults.add(at, "malformed", name_rule(text))).ok()

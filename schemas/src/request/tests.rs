@@ -120,12 +120,16 @@ fn numbers_are_whole_and_bounds_are_inclusive() {
     ] {
         assert_eq!(faults(receive(quantity)), [at("/quantity", code)]);
     }
-    assert_eq!(faults(AdjustStockBody::parse(Document::of(&json!({"delta": 0, "reason": "x"})).root())), [at("/delta", "out-of-range")]);
+    assert_eq!(
+        faults(AdjustStockBody::parse(Document::of(&json!({"delta": 0, "reason": "x"})).root())),
+        [at("/delta", "out-of-range")]
+    );
 }
 
 #[test]
 fn texts_are_bounded_in_characters_and_have_no_controls() {
-    let cancel = |detail: &str| CancelOrderBody::parse(Document::of(&json!({"reason": "other", "detail": detail})).root());
+    let cancel =
+        |detail: &str| CancelOrderBody::parse(Document::of(&json!({"reason": "other", "detail": detail})).root());
     assert!(cancel(&"ä".repeat(TEXT_CHARS_MAX)).is_ok());
     assert_eq!(faults(cancel(&"ä".repeat(TEXT_CHARS_MAX + 1))), [at("/detail", "wrong-length")]);
     assert_eq!(faults(cancel("a\u{7}b")), [at("/detail", "malformed")]);
@@ -148,6 +152,9 @@ fn a_body_that_is_no_object_is_one_fault() {
 
 #[test]
 fn left_out_and_null_are_the_same_for_what_may_be_left_out() {
-    let body = ReserveStockBody::parse(Document::of(&json!({"lines": [{"sku": "a", "quantity": 1}], "expires_in_s": null})).root()).unwrap();
+    let body = ReserveStockBody::parse(
+        Document::of(&json!({"lines": [{"sku": "a", "quantity": 1}], "expires_in_s": null})).root(),
+    )
+    .unwrap();
     assert_eq!((body.expires_in_s, body.reservation_id), (EXPIRES_IN_S_DEFAULT, None));
 }

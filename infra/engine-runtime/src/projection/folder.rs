@@ -339,9 +339,8 @@ impl<V: View> Folder<V> {
             }
         }
         // New rows first, each kind in the order of its keys: a tree is written in its own order.
-        self.folded.sort_unstable_by(|one, other| {
-            is_new(other).cmp(&is_new(one)).then_with(|| one.key.cmp(&other.key))
-        });
+        self.folded
+            .sort_unstable_by(|one, other| is_new(other).cmp(&is_new(one)).then_with(|| one.key.cmp(&other.key)));
         self.parked_next = parked;
         self.parked_dirty = dirty;
         self.gathered = Some(gathered);

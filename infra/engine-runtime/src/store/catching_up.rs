@@ -253,7 +253,11 @@ pub(crate) fn accept(
 }
 
 /// Folds one record into the checkpoint; gives back what it says, if it counts.
-pub(super) fn accept_body(checkpoint: &mut Checkpoint, position: Position, bytes: &Bytes) -> Result<Option<Body>, StoreFault> {
+pub(super) fn accept_body(
+    checkpoint: &mut Checkpoint,
+    position: Position,
+    bytes: &Bytes,
+) -> Result<Option<Body>, StoreFault> {
     let unreadable = |source: UnreadableRecord| StoreFault::Record { position, source };
     match Record::decode(bytes) {
         Ok(record) => match checkpoint.accept(&record.header) {

@@ -25,7 +25,8 @@ static MOVES: LazyLock<Vec<Arc<str>>> = LazyLock::new(|| {
     let text = |moves: &usize| -> Arc<str> {
         let values = vec!["(?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)"; *moves].join(", ");
         let set = "next_offset = column2, epoch = column3, nonce = column4, next_seq = column5, open = column6";
-        let at = "next_offset = column7 AND epoch = column8 AND nonce = column9 AND next_seq = column10 AND open = column11";
+        let at =
+            "next_offset = column7 AND epoch = column8 AND nonce = column9 AND next_seq = column10 AND open = column11";
         format!(
             "UPDATE checkpoints SET {set} FROM (VALUES {values}) WHERE \"partition\" = column1 AND {at} \
              AND (SELECT generation FROM meta) = ?"

@@ -341,9 +341,8 @@ impl<D: Decider> Turn<'_, D> {
         }
         let key = (envelope.id, envelope.tenant.clone(), envelope.resource.clone());
         let id_slot = self.term.ids.pin(key, envelope.command.is_some().then_some(load));
-        let is_made = |index: &usize| {
-            envelope.command.as_ref().is_some_and(|command| self.fixed.decider.makes(command, *index))
-        };
+        let is_made =
+            |index: &usize| envelope.command.as_ref().is_some_and(|command| self.fixed.decider.makes(command, *index));
         let wanted = Load {
             tenant: envelope.tenant.clone(),
             streams: asked.iter().map(|index| streams[*index].clone()).collect(),

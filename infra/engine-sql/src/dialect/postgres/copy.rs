@@ -1,7 +1,6 @@
 //! Rows in the binary form of PostgreSQL's `COPY`: a length before each value, so that nothing in a value needs an escape,
 //! and nothing is parsed on the other side but the documents. Text is the same text that `UNNEST` would be given.
 
-
 use engine::view::{ColumnKind, Row};
 
 use crate::connection::postgres::escape;
