@@ -151,7 +151,7 @@ impl House {
             tracing::error!("the server's task ended badly");
         }
         self.close().await;
-        ended
+        ended.and_then(|()| kept.ended_well())
     }
 
     /// The routes of its roles, and those that every node has.

@@ -14,6 +14,8 @@ mod late;
 mod lies;
 mod load;
 mod log;
+mod log_calls;
+mod preload;
 mod races;
 mod stops;
 mod torn;
