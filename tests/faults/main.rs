@@ -17,6 +17,8 @@ mod log;
 mod log_calls;
 mod preload;
 mod races;
+mod rows_calls;
+mod state_calls;
 mod stops;
 mod torn;
 

@@ -13,6 +13,8 @@ use rustix::io::Errno;
 
 /// The library's source.
 const SOURCE: &str = include_str!("preload/faulty.c");
+/// As often as there are calls.
+pub(crate) const ALWAYS: u32 = u32::MAX;
 /// The file's layout, as the library has it.
 const HEADER_BYTES: u64 = 128;
 const RULE_BYTES: u64 = 128;
@@ -91,7 +93,8 @@ impl Faults {
         vec![("LD_PRELOAD", library().to_owned()), ("DOCKET_TEST_FAULTS", self.folder.path().join("faults"))]
     }
 
-    /// From now on these calls on files with these words in their path go wrong, so many times, after so many went well.
+    /// From now on these calls on files with these words in their path (at its end, if the words end with `$`) go wrong, so
+    /// many times, after so many went well.
     pub(crate) fn arm(&self, calls: Calls, words: &str, wrong: Wrong, pass: u32, times: u32) -> Rule {
         let number = (0..RULES).find(|number| self.number(rule_at(*number)) == 0).expect("a rule is free");
         let at = rule_at(number);

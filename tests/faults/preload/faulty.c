@@ -31,7 +31,7 @@ struct rule {
     _Atomic uint32_t times;     /* so many fail then; UINT32_MAX: all */
     _Atomic uint32_t seen;
     _Atomic uint32_t fired;
-    char words[104];            /* in the file's path; ends with 0 */
+    char words[104];            /* in the file's path, at its end if they end with '$'; ends with 0 */
 };
 
 struct page {
@@ -51,6 +51,12 @@ __attribute__((constructor)) static void begin(void) {
     void *at = (void *)syscall(SYS_mmap, NULL, sizeof(struct page), PROT_READ | PROT_WRITE, MAP_SHARED, file, 0);
     syscall(SYS_close, file);
     if (at != MAP_FAILED) page = at;
+}
+
+static int is_in(const char *words, const char *path) {
+    size_t length = strlen(words), all = strlen(path);
+    if (length == 0 || words[length - 1] != '$') return strstr(path, words) != NULL;
+    return all >= length - 1 && strncmp(path + all - (length - 1), words, length - 1) == 0;
 }
 
 /* Whether this call is to go wrong: 0, HALF or an errno. */
@@ -74,7 +80,7 @@ static int fault(uint32_t call, int file) {
             path[length] = 0;
             known = 1;
         }
-        if (strstr(path, rule->words) == NULL) continue;
+        if (!is_in(rule->words, path)) continue;
         uint32_t place = rule->seen++;
         if (place < rule->pass) continue;
         if (rule->times != UINT32_MAX && place - rule->pass >= rule->times) continue;

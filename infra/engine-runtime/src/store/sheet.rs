@@ -2,6 +2,7 @@
 //! calendar's part of it, which is decided last.
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::sync::Arc;
 use std::sync::atomic::Ordering;
 
 use engine::message::CommandId;
@@ -15,12 +16,13 @@ use fjall::{Keyspace, OwnedWriteBatch};
 
 use super::calendar::{Bucket, Calendar, Touched};
 use super::keys::{self, StateHead};
-use super::tables::{check_room, fill_value, forgotten_value, meta_bucket, slots_value};
+use super::tables::{Tables, check_room, fill_value, forgotten_value, meta_bucket, slots_value};
 use super::{Progress, StateStore, StoreFault};
 
 /// A batch being filled.
 pub(super) struct Sheet<'a, R: Reactor> {
     store: &'a StateStore<R>,
+    tables: Arc<Tables>,
     batch: OwnedWriteBatch,
     ids: Vec<UsedId>,
     progress: BTreeMap<Partition, Progress>,
@@ -34,9 +36,15 @@ struct UsedId {
 }
 
 impl<'a, R: Reactor> Sheet<'a, R> {
-    pub(super) fn new(store: &'a StateStore<R>) -> Self {
-        let batch = store.tables.database.batch();
-        Self { store, batch, ids: Vec::new(), progress: BTreeMap::new() }
+    /// Begins one.
+    ///
+    /// # Errors
+    /// [`StoreFault::Full`] while a database that met a full disk cannot be opened again.
+    pub(super) fn new(store: &'a StateStore<R>) -> Result<Self, StoreFault> {
+        store.reopen_if_broken()?;
+        let tables = store.tables()?;
+        let batch = tables.database.batch();
+        Ok(Self { store, tables, batch, ids: Vec::new(), progress: BTreeMap::new() })
     }
 
     /// Writes down that a command was recorded, and which versions of which streams its record holds.
@@ -51,7 +59,7 @@ impl<'a, R: Reactor> Sheet<'a, R> {
         for stream in &commit.streams {
             let count = u32::try_from(stream.events.len()).expect("a record of at most 1 MiB holds fewer events");
             let key = keys::index(&commit.tenant, &stream.name, stream.first_version);
-            self.batch.insert(&self.store.tables.index, key, keys::index_value(position.offset, count));
+            self.batch.insert(&self.tables.index, key, keys::index_value(position.offset, count));
         }
     }
 
@@ -74,7 +82,7 @@ impl<'a, R: Reactor> Sheet<'a, R> {
         serde_json::to_writer(&mut value, state)
             .map_err(|error| StoreFault::Unwritable { stream: Box::new(stream.clone()), why: error.to_string() })?;
 
-        let tables = &self.store.tables;
+        let tables = &self.tables;
         let timer_before = before.and_then(|before| before.timer);
         if timer_before != head.timer {
             if let Some(timer) = timer_before {
@@ -101,13 +109,18 @@ impl<'a, R: Reactor> Sheet<'a, R> {
     }
 
     /// Makes it so: all at once, and for readers from now on.
-    pub(super) fn commit(mut self) -> Result<(), StoreFault> {
+    pub(super) fn commit(self) -> Result<(), StoreFault> {
+        let store = self.store;
+        store.written(self.write())
+    }
+
+    fn write(mut self) -> Result<(), StoreFault> {
         if self.progress.is_empty() {
             return Ok(());
         }
         let store = self.store;
         let options = &store.options;
-        let tables = &store.tables;
+        let tables = Arc::clone(&self.tables);
         check_room(&store.directory, options)?;
         tables.pace();
         // Held until the batch is in: the calendar's parts of two batches must not overtake one another.
@@ -116,12 +129,12 @@ impl<'a, R: Reactor> Sheet<'a, R> {
         for (&partition, reached) in &self.progress {
             self.batch.insert(&tables.meta, keys::meta_progress(partition), keys::progress_value(reached));
         }
-        store.checked(self.batch.commit())?;
+        self.batch.commit()?;
         store.is_dirty.store(true, Ordering::Release);
 
         store.checked_fault(tables.show_buckets(&calendar, options))?;
         for (_, keyspace) in dropped {
-            store.checked(tables.database.delete_keyspace(keyspace))?;
+            tables.database.delete_keyspace(keyspace)?;
         }
         let mut progress = store.progress.write();
         for (partition, reached) in self.progress {
@@ -134,7 +147,7 @@ impl<'a, R: Reactor> Sheet<'a, R> {
     /// Puts the ids into their buckets and forgets what is to be forgotten. Returns the buckets that are gone.
     fn put_ids(&mut self, calendar: &mut Calendar) -> Result<Vec<(Bucket, Keyspace)>, StoreFault> {
         let options = &self.store.options;
-        let tables = &self.store.tables;
+        let tables = Arc::clone(&self.tables);
         let mut touched = BTreeSet::new();
         let mut dropped = Vec::new();
         let mut current: Option<(Bucket, Keyspace)> = None;
@@ -185,7 +198,7 @@ impl<'a, R: Reactor> Sheet<'a, R> {
             Touched::Bucket(bucket) => (meta_bucket(bucket), calendar.buckets.get(&bucket).map(fill_value)),
             Touched::Forgotten => (keys::META_FORGOTTEN.to_vec(), Some(forgotten_value(&calendar.forgotten))),
         };
-        let meta = &self.store.tables.meta;
+        let meta = &self.tables.meta;
         match value {
             Some(value) => self.batch.insert(meta, key, value),
             None => self.batch.remove(meta, key),

@@ -74,6 +74,11 @@ pub(super) fn condemn(directory: &Path) {
     }
 }
 
+/// Whether the store in `directory` is marked so.
+pub(super) fn is_condemned(directory: &Path) -> bool {
+    directory.join(CONDEMNED).exists()
+}
+
 /// Refuses to write if that could fill the disk.
 pub(super) fn check_room(directory: &Path, options: &StoreOptions) -> Result<(), StoreFault> {
     let room = rustix::fs::statvfs(directory)
@@ -119,6 +124,23 @@ pub(super) fn open(
     let (tables, found) = open_database(directory, options)?.map_err(|reason| damaged(&reason))?;
     let remains = judge(&tables, found, identity).map_err(|reason| damaged(&reason))?;
     Ok((tables, remains, Opened::Wiped(reason)))
+}
+
+/// Opens what is in `directory` once more, wiping nothing: inner error, why it is of no use.
+pub(super) fn reopen(
+    directory: &Path,
+    identity: &Identity,
+    options: &StoreOptions,
+) -> Result<Usable<(Tables, Remains)>, StoreFault> {
+    let (tables, found) = match open_database(directory, options)? {
+        Ok(opened) => opened,
+        Err(reason) => return Ok(Err(reason)),
+    };
+    Ok(match judge(&tables, found, identity) {
+        Ok(remains) if !remains.is_new => Ok((tables, remains)),
+        Ok(_) => Err("it is empty".to_owned()),
+        Err(reason) => Err(reason),
+    })
 }
 
 /// Inner error: the database is of no use, and why.
