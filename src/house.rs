@@ -122,7 +122,13 @@ impl House {
             options: plan.node.clone(),
         })
         .await
-        .map_err(|fault| Failure::of("cannot lead the log", &fault))?;
+        .map_err(|fault| {
+            let failure = Failure::of("cannot lead the log", &fault);
+            if !states.is_condemned() {
+                return failure;
+            }
+            failure.next("start again: the state store is of no use, and is folded afresh from the log then")
+        })?;
         let others = others.map(|others| others.take_in(&node)).transpose()?;
         let followed = rows::open(&plan, &log, &kept, &genesis, &clock).await?;
         // Cursors outlive a restart and hold on every node: their key follows from the log's own.
@@ -151,7 +157,7 @@ impl House {
             tracing::error!("the server's task ended badly");
         }
         self.close().await;
-        ended
+        ended.and_then(|()| kept.ended_well())
     }
 
     /// The routes of its roles, and those that every node has.

@@ -94,6 +94,11 @@ fn refused(directory: &Path, source: io::Error) -> StoreFault {
     StoreFault::Directory { directory: directory.to_owned(), source: Arc::new(source) }
 }
 
+/// Whether the store in `directory` is marked so.
+pub(super) fn is_condemned(directory: &Path) -> bool {
+    directory.join(CONDEMNED).exists()
+}
+
 /// Refuses to write if that could fill the disk.
 pub(super) fn check_room(directory: &Path, options: &StoreOptions) -> Result<(), StoreFault> {
     let room = rustix::fs::statvfs(directory)
@@ -142,7 +147,7 @@ pub(super) fn open(
 
 /// What is in `directory`, and how far it has folded; nothing if nothing was saved there yet. Wipes and begins nothing.
 pub(super) fn look(directory: &Path, options: &StoreOptions) -> Result<Option<Usable<Folded>>, StoreFault> {
-    if directory.join(CONDEMNED).exists() {
+    if is_condemned(directory) {
         return Ok(Some(Err("it was condemned, or not wiped to the end".to_owned())));
     }
     if !directory.join(DATABASE).is_dir() {
@@ -164,6 +169,23 @@ pub(super) fn look(directory: &Path, options: &StoreOptions) -> Result<Option<Us
 
 /// What a store is, and the offset that each partition is to be folded from next.
 type Folded = (Identity, Vec<Offset>);
+
+/// Opens what is in `directory` once more, wiping nothing: inner error, why it is of no use.
+pub(super) fn reopen(
+    directory: &Path,
+    identity: &Identity,
+    options: &StoreOptions,
+) -> Result<Usable<(Tables, Remains)>, StoreFault> {
+    let (tables, found) = match open_database(directory, options)? {
+        Ok(opened) => opened,
+        Err(reason) => return Ok(Err(reason)),
+    };
+    Ok(match judge(&tables, found, identity) {
+        Ok(remains) if !remains.is_new => Ok((tables, remains)),
+        Ok(_) => Err("it is empty".to_owned()),
+        Err(reason) => Err(reason),
+    })
+}
 
 /// Inner error: the database is of no use, and why.
 type Usable<T> = Result<T, String>;
