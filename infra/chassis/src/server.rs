@@ -10,6 +10,7 @@ use std::io;
 use std::net::SocketAddr;
 use std::pin::{Pin, pin};
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::task::{Context, Poll};
 use std::time::Duration;
 
@@ -285,8 +286,8 @@ impl Connection {
 enum Finished {
     /// Nothing is lost if nobody waits.
     Read(Answer),
-    /// Goes on by itself if dropped before its end.
-    Command(Option<Answer>),
+    /// Goes on by itself if dropped before its end, unless it still waits for its turn: that is what the flag is for.
+    Command(Option<Answer>, Arc<AtomicBool>),
 }
 
 type Answer = Pin<Box<dyn Future<Output = Response<Body>> + Send>>;
@@ -296,8 +297,12 @@ impl Finished {
         let reads = matches!(*request.method(), Method::GET | Method::HEAD | Method::OPTIONS);
         // Of a chunked body that breaks off nobody could tell that it did.
         let whole = request.headers().contains_key(CONTENT_LENGTH) || request.body().is_end_stream();
-        let answer: Answer = Box::pin(async move { app.handle(request).await });
-        if reads || !whole { Self::Read(answer) } else { Self::Command(Some(answer)) }
+        if reads || !whole {
+            return Self::Read(Box::pin(async move { app.handle(request).await }));
+        }
+        let gone = Arc::new(AtomicBool::new(false));
+        let told = Arc::clone(&gone);
+        Self::Command(Some(Box::pin(async move { app.handle_until(request, Some(told)).await })), gone)
     }
 }
 
@@ -307,7 +312,7 @@ impl Future for Finished {
     fn poll(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<Self::Output> {
         match &mut *self {
             Self::Read(answer) => answer.as_mut().poll(context),
-            Self::Command(command) => {
+            Self::Command(command, _) => {
                 let Some(answer) = command else { return Poll::Pending };
                 let response = std::task::ready!(answer.as_mut().poll(context));
                 *command = None;
@@ -319,10 +324,11 @@ impl Future for Finished {
 
 impl Drop for Finished {
     fn drop(&mut self) {
-        if let Self::Command(command) = self
+        if let Self::Command(command, gone) = self
             && let Some(answer) = command.take()
             && let Ok(runtime) = tokio::runtime::Handle::try_current()
         {
+            gone.store(true, Ordering::Relaxed);
             runtime.spawn(answer);
         }
     }
