@@ -10,6 +10,7 @@ use serde_json::{Value, json};
 
 use crate::cli::Global;
 use crate::config::{Config, ConfigArguments, LogKind};
+use crate::descriptors::FILES_BESIDE;
 use crate::failure::Failure;
 use crate::house::log::blocking;
 use crate::output::{Column, text};
@@ -24,9 +25,6 @@ pub(crate) const EXAMPLES: &str = "\
 Examples:
   docket doctor --config docket.toml              exits 1 if a check failed
   docket doctor --set data=/var/lib/docket --output table";
-
-/// Files that a node has open beside its connections: segments, state store, brokers, database.
-const FILES_BESIDE: u64 = 512;
 
 /// Clocks further apart are told: recorded times would seem to jump when a partition changes hands.
 const CLOCKS_APART_S_MAX: f64 = 1.0;
@@ -137,7 +135,8 @@ fn clocks(whose: &str, apart_s: f64) -> Finding {
 
 fn open_files(connections: u64) -> Vec<Finding> {
     let needed = connections + FILES_BESIDE;
-    let limit = getrlimit(Resource::Nofile).current;
+    // A node raises its own limit as far as it may.
+    let limit = getrlimit(Resource::Nofile).maximum;
     vec![match limit {
         Some(limit) if limit < needed => Finding::note(
             "open files",

@@ -483,7 +483,9 @@ impl<R: Reactor> ShardTask<R> {
             Knock::Command(_, reply) if reply.way == Way::Here && reply.deadline <= since => {
                 self.tell(reply, Err(NoAnswer::TimedOut), since);
             }
-            Knock::Command(_, reply) if reply.begin_by.is_some_and(|begin_by| begin_by < since) && self.is_settled() => {
+            Knock::Command(_, reply)
+                if reply.begin_by.is_some_and(|begin_by| begin_by < since) && self.is_settled() =>
+            {
                 self.tell(reply, Err(NoAnswer::Overloaded), since);
             }
             Knock::Command(envelope, reply) => {
