@@ -11,6 +11,7 @@ use axum::response::Response;
 use axum::routing::{any, get};
 use chassis::app::{App, turned_away};
 use chassis::cursor::CursorKey;
+use chassis::gate::{GateLimits, Gates};
 use chassis::health::Health;
 use chassis::metrics::Metrics;
 use chassis::problem::{Code, Pages, Problem};
@@ -61,6 +62,8 @@ pub(crate) struct Plan {
     pub(crate) partitions: u16,
     /// Where everything else is.
     pub(crate) data: Data,
+    /// How many requests are worked on at once, and how long others wait for their turn.
+    pub(crate) gates: GateLimits,
     /// What the write side bounds.
     pub(crate) node: NodeOptions,
     /// What it bounds in a read store that nodes share.
@@ -144,7 +147,7 @@ impl House {
         stop: CancellationToken,
         greet: impl FnOnce(&Plan),
     ) -> Result<(), Failure> {
-        let app = App::new(self.routes(metrics, &stop));
+        let app = App::new(self.routes(metrics, &stop)).behind(Gates::new(&self.plan.gates));
         let serving = tokio::spawn(server.run(app, stop.clone()));
         greet(&self.plan);
         let kept = Arc::clone(&self.kept);

@@ -82,7 +82,8 @@ impl<R: Reactor> Shared<R> {
         let door = self.door(partition);
         let is_here = *door.route.borrow() == Route::Here;
         let (to, receiver) = oneshot::channel();
-        let reply = Reply { to, deadline, way, doubt: false };
+        let begin_by = Some(Instant::now() + self.options.queue_wait_max);
+        let reply = Reply { to, deadline, begin_by, way, doubt: false };
         if is_here {
             match door.knocks.try_send(Knock::Command(Box::new(envelope), reply)) {
                 Ok(()) => Ok(receiver),
@@ -112,7 +113,7 @@ impl<R: Reactor> Shared<R> {
         let is_here = *door.route.borrow() == Route::Here;
         let (to, receiver) = oneshot::channel();
         let deadline = Instant::now() + self.options.answer_wait;
-        let reply = Reply { to, deadline, way: Way::Anywhere, doubt: false };
+        let reply = Reply { to, deadline, begin_by: None, way: Way::Anywhere, doubt: false };
         if is_here {
             let room = timeout_at(room_until, door.knocks.reserve()).await.map_err(|_| NoAnswer::Overloaded)?;
             room.map_err(|_| self.closed())?.send(Knock::Command(Box::new(envelope), reply));
@@ -311,6 +312,8 @@ async fn carry<R: Reactor>(
         let at = route.borrow_and_update().clone();
         let tried = match &at {
             Route::Here => {
+                // It has waited for a leader, which is no fault of the queue that it comes to now.
+                reply.begin_by = None;
                 // The shard answers, or hands it back here.
                 return match timeout_at(deadline, shared.door(partition).knocks.reserve()).await {
                     Ok(Ok(room)) => room.send(Knock::Command(Box::new(envelope), reply)),

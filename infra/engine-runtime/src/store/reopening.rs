@@ -86,7 +86,8 @@ impl<R: Reactor> StateStore<R> {
     pub(super) fn written<T>(&self, result: Result<T, StoreFault>) -> Result<T, StoreFault> {
         let Err(StoreFault::Database(error)) = &result else { return result };
         // A database that had met a fault in the background does not say which.
-        let had_no_room = matches!(**error, fjall::Error::Poisoned) && check_room(&self.directory, &self.options).is_err();
+        let had_no_room =
+            matches!(**error, fjall::Error::Poisoned) && check_room(&self.directory, &self.options).is_err();
         if is_full(error) || had_no_room {
             self.is_broken.store(true, Ordering::Release);
             return Err(self.full());
