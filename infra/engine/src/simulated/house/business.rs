@@ -125,6 +125,8 @@ pub(super) enum Happened {
     Ticked,
     /// The n-th payment of a standing order has arrived.
     Arrived(u32),
+    /// It was refused, and so never made.
+    Bounced(u32),
 }
 
 /// What a stream amounts to.
@@ -194,7 +196,9 @@ pub(super) struct Transfer {
 pub(super) struct Standing {
     pub(super) plan: Plan,
     pub(super) ticks: u32,
+    /// Payments that were answered, and which of them with no.
     pub(super) arrived: u32,
+    pub(super) bounced: Vec<u32>,
     /// When the next tick is due, and which event armed it.
     pub(super) due: Timestamp,
     pub(super) armed_at: Version,
@@ -360,8 +364,9 @@ fn at_account(account: &Account, wish: &Wish) -> Decision<Happened> {
 fn at_standing(standing: &Standing, wish: &Wish) -> Decision<Happened> {
     match wish {
         Wish::Fire(_) if standing.ticks < standing.plan.times => Decision::accept(vec![(0, Happened::Ticked)]),
-        Wish::Hear(_, Step::Pay, time, Heard::Yes) if *time == standing.arrived => {
-            Decision::accept(vec![(0, Happened::Arrived(*time))])
+        Wish::Hear(_, Step::Pay, time, heard) if *time == standing.arrived => {
+            let arrived = *heard == Heard::Yes;
+            Decision::accept(vec![(0, if arrived { Happened::Arrived(*time) } else { Happened::Bounced(*time) })])
         }
         Wish::Fire(_) | Wish::Hear(..) => Decision::nothing(),
         _ => Decision::refuse("a-standing-order", "This is a standing order."),

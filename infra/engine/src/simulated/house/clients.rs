@@ -211,7 +211,7 @@ impl World {
         let partition = self.partition_of(&self.requests[index].stream);
         let node = if self.dice.chance(700) { self.hints[partition] } else { self.any_node() };
         let incarnation = self.nodes[node].incarnation;
-        let ticket = self.ticket(Asker::Client(index, node, incarnation), id);
+        let ticket = self.ticket(Asker::Client(index), id);
         let request = &mut self.requests[index];
         if !request.sent {
             request.sent = true;
@@ -256,12 +256,12 @@ impl World {
     pub(super) fn told(&mut self, ticket: Ticket, told: Told) -> Result<(), Found> {
         self.note(ticket.0);
         self.tell(|| format!("{ticket:?} is told {told:?}"));
-        let Asker::Client(index, node, incarnation) = self.tickets[ticket.0 as usize].0 else { return Ok(()) };
+        let Asker::Client(index) = self.tickets[ticket.0 as usize].0 else { return Ok(()) };
         let request = &self.requests[index];
         let (stream, id, print, known) = (request.stream.clone(), request.id, request.fingerprint, request.known);
         let (client, told_before) = (request.client, request.done);
         match told {
-            Told::Answer(Ok(answer)) => {
+            Told::Answer((node, incarnation), Ok(answer)) => {
                 let partition = self.partition_of(&stream);
                 self.referee.judge_answer(partition, &(stream, id), print, &answer, known)?;
                 if let Answer::Decided(decided) = &answer {
@@ -279,7 +279,7 @@ impl World {
                     self.done(index);
                 }
             }
-            Told::Answer(Err(no_answer)) => {
+            Told::Answer(_, Err(no_answer)) => {
                 self.count(match no_answer {
                     NoAnswer::NotOwner => "not owner",
                     NoAnswer::Draining => "draining",

@@ -44,6 +44,9 @@ pub enum Mistake {
     CheckpointBeforeRows,
     /// The feeder commits without looking whether somebody else moved the checkpoint.
     CommitsUnguarded,
+    /// A second try at what is parked, which moves no checkpoint, fences nobody: what an earlier feeder still had under way
+    /// is committed over it.
+    RetriesUnfenced,
     /// The feeder folds every record, whether it counts or not.
     FoldsIneffective,
     /// An event that cannot be folded is left out, and nobody is told.
@@ -60,7 +63,7 @@ pub enum Mistake {
 
 impl Mistake {
     /// All of them.
-    pub const ALL: [Self; 26] = [
+    pub const ALL: [Self; 27] = [
         Self::AcknowledgesBeforeSync,
         Self::AcknowledgesBeforeContiguity,
         Self::ServesBeforeItsClaim,
@@ -81,6 +84,7 @@ impl Mistake {
         Self::GatewayForgetsBars,
         Self::CheckpointBeforeRows,
         Self::CommitsUnguarded,
+        Self::RetriesUnfenced,
         Self::FoldsIneffective,
         Self::DropsWhatItCannotFold,
         Self::ParksOnlyTheEvent,

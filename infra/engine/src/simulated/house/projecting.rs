@@ -33,6 +33,8 @@ pub(super) struct Parked {
 #[derive(Clone, Debug)]
 pub(super) struct Batch {
     pub(super) partition: usize,
+    /// Which feeder it is of.
+    pub(super) token: u64,
     pub(super) from: Option<Checkpoint>,
     pub(super) to: Checkpoint,
     pub(super) rows: Vec<(RowKey, Option<Row>)>,
@@ -71,6 +73,7 @@ pub(super) enum Standing {
 #[derive(Clone, Debug, Default)]
 pub(super) struct Worker {
     pub(super) standing: Standing,
+    token: u64,
     pub(super) committed: Option<Checkpoint>,
     pub(super) parked: BTreeMap<StreamName, Parked>,
     /// What it has read or written since it opened.
@@ -132,10 +135,11 @@ impl World {
     fn open_worker(&mut self, node: usize, partition: usize, delay_us: u64) {
         let attempt = self.worker(node, partition).attempt;
         *self.worker(node, partition) = Worker { attempt, standing: Standing::Opening, ..Worker::default() };
-        self.ask_store(node, partition, Vec::new(), delay_us);
+        self.ask_store(node, partition, None, delay_us);
     }
 
-    fn ask_store(&mut self, node: usize, partition: usize, keys: Vec<RowKey>, delay_us: u64) {
+    /// Asks for rows, or, without, to feed the partition from now on.
+    fn ask_store(&mut self, node: usize, partition: usize, keys: Option<Vec<RowKey>>, delay_us: u64) {
         self.worker(node, partition).attempt += 1;
         let (attempt, incarnation) = (self.worker(node, partition).attempt, self.nodes[node].incarnation);
         let there = delay_us + self.dice.between(10, 400);
@@ -149,9 +153,12 @@ impl World {
         incarnation: u64,
         partition: usize,
         attempt: u64,
-        keys: &[RowKey],
+        keys: Option<Vec<RowKey>>,
     ) {
-        let snapshot = self.read_store.look(partition, keys);
+        if keys.is_none() {
+            self.read_store.tokens[partition] += 1;
+        }
+        let snapshot = self.read_store.look(partition, &keys.unwrap_or_default());
         let back = self.dice.between(10, 400);
         self.after(back, Event::AtNode(node, Some(incarnation), ToNode::Read(partition, attempt, snapshot)));
     }
@@ -165,6 +172,7 @@ impl World {
             Standing::Opening => {
                 let worker = self.worker(node, partition);
                 worker.retry_due = !snapshot.parked.is_empty();
+                worker.token = snapshot.token;
                 worker.committed = snapshot.checkpoint;
                 worker.parked = snapshot.parked;
                 worker.standing = Standing::Idle;
@@ -209,7 +217,7 @@ impl World {
             self.fold(node, partition, gathered);
         } else {
             self.worker(node, partition).standing = Standing::Loading(gathered);
-            self.ask_store(node, partition, missing, 0);
+            self.ask_store(node, partition, Some(missing), 0);
         }
     }
 
@@ -280,9 +288,9 @@ impl World {
                 rows.insert(key, row);
             }
         }
-        let from = self.worker(node, partition).committed;
+        let Worker { committed: from, token, .. } = *self.worker(node, partition);
         let rows = rows.into_iter().collect();
-        let batch = Batch { partition, from, to: gathered.to, rows, parked: changed.into_iter().collect() };
+        let batch = Batch { partition, token, from, to: gathered.to, rows, parked: changed.into_iter().collect() };
         self.worker(node, partition).in_doubt = false;
         self.commit(node, batch, 0);
     }
@@ -327,7 +335,7 @@ impl World {
             }
             Some(guarded)
         } else {
-            Some(self.read_store.commit(&batch))
+            Some(self.read_store.commit(&batch, self.plan.mistake != Some(Mistake::RetriesUnfenced)))
         };
         if done == Some(true) {
             let to = batch.to.next_offset;
@@ -359,7 +367,7 @@ impl World {
             Some(true) => self.committed(node, partition, &batch),
             Some(false) if self.worker(node, partition).in_doubt => {
                 self.worker(node, partition).standing = Standing::Doubting(batch);
-                self.ask_store(node, partition, Vec::new(), 0);
+                self.ask_store(node, partition, Some(Vec::new()), 0);
             }
             Some(false) => self.open_worker(node, partition, 500),
             None => {

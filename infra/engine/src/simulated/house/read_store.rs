@@ -1,5 +1,5 @@
 //! The read store that all nodes share: rows, checkpoints and what is parked, committed together or not at all, and only
-//! if the checkpoint is where the committer believes it to be.
+//! if the checkpoint is where the committer believes it to be and nobody has begun to feed the partition after it.
 
 use std::collections::BTreeMap;
 
@@ -13,11 +13,15 @@ pub(super) struct ReadStore {
     pub(super) rows: BTreeMap<RowKey, Row>,
     pub(super) checkpoints: Vec<Option<Checkpoint>>,
     pub(super) parked: BTreeMap<StreamName, Parked>,
+    /// By partition: counts those who began to feed it. What does not move a checkpoint (a second try at what is parked)
+    /// would fence nobody else.
+    pub(super) tokens: Vec<u64>,
 }
 
 /// What one read of the store saw.
 #[derive(Clone, Debug)]
 pub(super) struct Snapshot {
+    pub(super) token: u64,
     pub(super) checkpoint: Option<Checkpoint>,
     pub(super) rows: BTreeMap<RowKey, Option<Row>>,
     pub(super) parked: BTreeMap<StreamName, Parked>,
@@ -25,12 +29,18 @@ pub(super) struct Snapshot {
 
 impl ReadStore {
     pub(super) fn new(partitions: usize) -> Self {
-        Self { rows: BTreeMap::new(), checkpoints: vec![None; partitions], parked: BTreeMap::new() }
+        Self {
+            rows: BTreeMap::new(),
+            checkpoints: vec![None; partitions],
+            parked: BTreeMap::new(),
+            tokens: vec![0; partitions],
+        }
     }
 
-    /// One transaction. False if somebody else moved the checkpoint.
-    pub(super) fn commit(&mut self, batch: &Batch) -> bool {
-        if self.checkpoints[batch.partition] != batch.from {
+    /// One transaction. False if somebody else moved the checkpoint, or feeds the partition now.
+    pub(super) fn commit(&mut self, batch: &Batch, looks_at_token: bool) -> bool {
+        let fenced = looks_at_token && self.tokens[batch.partition] != batch.token;
+        if fenced || self.checkpoints[batch.partition] != batch.from {
             return false;
         }
         self.move_checkpoint(batch);
@@ -59,6 +69,7 @@ impl ReadStore {
 
     pub(super) fn look(&self, partition: usize, keys: &[RowKey]) -> Snapshot {
         Snapshot {
+            token: self.tokens[partition],
             checkpoint: self.checkpoints[partition],
             rows: keys.iter().map(|key| (key.clone(), self.rows.get(key).cloned())).collect(),
             parked: self

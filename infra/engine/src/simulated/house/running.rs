@@ -397,7 +397,7 @@ impl World {
         }
         let delay = self.dice.between(20, 1_000);
         let event = match self.tickets[ticket.0 as usize].0 {
-            Asker::Client(..) => Event::Told(ticket, Told::Answer(answer)),
+            Asker::Client(_) => Event::Told(ticket, Told::Answer((node, self.nodes[node].incarnation), answer)),
             Asker::Node(asker, incarnation) => Event::AtNode(asker, Some(incarnation), ToNode::Own(ticket, answer)),
         };
         self.after(delay, event);

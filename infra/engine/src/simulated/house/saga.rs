@@ -152,6 +152,7 @@ impl Standing {
             plan: plan.clone(),
             ticks: 0,
             arrived: 0,
+            bounced: Vec::new(),
             due: Timestamp(meta.recorded_at.0 + plan.every_us as i64),
             armed_at: meta.version,
             begun_by: meta.command_id,
@@ -166,6 +167,10 @@ impl Standing {
                 self.armed_at = meta.version;
             }
             Happened::Arrived(_) => self.arrived += 1,
+            Happened::Bounced(time) => {
+                self.arrived += 1;
+                self.bounced.push(*time);
+            }
             _ => {}
         }
     }

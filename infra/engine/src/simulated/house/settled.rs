@@ -55,11 +55,12 @@ impl World {
                 Thing::Account(account) => there += account.balance,
                 Thing::Standing(standing) => {
                     let paid = account(&standing.plan.account).paid_in.get(*name).cloned().unwrap_or_default();
-                    let each = (0..standing.plan.times).map(|time| (time, standing.plan.amount)).collect();
+                    let times = (0..standing.plan.times).filter(|time| !standing.bounced.contains(time));
+                    let each = times.map(|time| (time, standing.plan.amount)).collect::<BTreeMap<_, _>>();
                     if paid != each {
                         return wrong(format!("{name} has paid {paid:?}, not {each:?}"));
                     }
-                    owed_to_accounts += standing.plan.amount * u64::from(standing.plan.times);
+                    owed_to_accounts += each.values().sum::<u64>();
                     *ends.entry("standing order ended").or_default() += 1;
                 }
                 Thing::Transfer(transfer) => {

@@ -7,16 +7,16 @@ use uuid::Uuid;
 
 use super::business::{Clearing, Heard, Thing, Wish};
 use super::clients::{self, Request, Street};
-use super::gateway::Gateway;
+use super::gateway::{Charge, Gateway};
 use super::mischief::Faults;
 use super::node::{Commit, Errand, Node, ToNode};
 use super::projecting::Batch;
 use super::read_store::ReadStore;
 use super::referee::Referee;
-use super::saga::Call;
+use super::saga::{Call, Verb};
 use crate::log::AppendError;
 use crate::message::{Answer, NoAnswer};
-use crate::position::{LogId, Offset};
+use crate::position::LogId;
 use crate::record::{Genesis, Record};
 use crate::saga::Heard as Came;
 use crate::shard::{Limits, Ticket};
@@ -128,7 +128,7 @@ pub(super) enum Event {
     /// A call reaches the gateway.
     Call(usize, u64, Errand, Call, bool),
     /// A feeder's question and its commit reach the read store.
-    StoreRead(usize, u64, usize, u64, Vec<RowKey>),
+    StoreRead(usize, u64, usize, u64, Option<Vec<RowKey>>),
     StoreCommit(Box<Commit>),
     /// Rows that are written apart from their checkpoint (planted).
     StoreRows(usize, u64, Batch),
@@ -150,7 +150,8 @@ pub(super) enum Event {
 /// What a client is told.
 #[derive(Debug)]
 pub(super) enum Told {
-    Answer(Result<Answer<Thing>, NoAnswer>),
+    /// By a node, as it was then.
+    Answer((usize, u64), Result<Answer<Thing>, NoAnswer>),
     /// The row, as it is shown.
     Row(Option<Row>),
     /// Its stream is set aside.
@@ -160,7 +161,7 @@ pub(super) enum Told {
 /// Who submitted what goes under a ticket.
 #[derive(Clone, Copy, Debug)]
 pub(super) enum Asker {
-    Client(usize, usize, u64),
+    Client(usize),
     Node(usize, u64),
 }
 
@@ -377,7 +378,7 @@ impl World {
                 return self.at_gateway(node, incarnation, errand, &call, answered);
             }
             Event::StoreRead(node, incarnation, partition, attempt, keys) => {
-                self.store_read(node, incarnation, partition, attempt, &keys);
+                self.store_read(node, incarnation, partition, attempt, keys);
             }
             Event::StoreCommit(commit) => return self.store_commit(*commit),
             Event::StoreRows(node, incarnation, batch) => {
@@ -419,6 +420,14 @@ impl World {
         self.referee.judge_call(call)?;
         let heard: Heard = self.gateway.call(call);
         self.count("gateway called");
+        let charge = self.gateway.books.get(&call.key).map(|entry| entry.charge);
+        match (call.verb, heard, charge) {
+            (_, Heard::Later, _) => self.count("call put off"),
+            (Verb::Void, _, Some(Charge::PaidBack)) => self.count("paid back"),
+            (Verb::Authorize, Heard::No, Some(Charge::Barred)) => self.count("barred before it came"),
+            (_, Heard::No, _) => self.count("call declined"),
+            _ => {}
+        }
         self.note(u64::from(heard == Heard::Yes));
         self.tell(|| {
             format!("the gateway is asked to {:?} for {} under {}: {heard:?}", call.verb, call.transfer, call.key)
