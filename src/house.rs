@@ -177,8 +177,13 @@ impl House {
         routes
             .merge(pages().routes())
             .merge(self.health(stop).routes())
-            .merge(metrics.routes().layer(from_fn_with_state(Arc::clone(&self.followed.rows), counting_sagas)))
+            .merge(metrics.routes().layer(from_fn_with_state(self.measured(), measuring)))
             .route("/version", get(version))
+    }
+
+    fn measured(&self) -> Measured {
+        let (node, projection) = (self.node.clone(), self.followed.projection.clone());
+        Measured { node, projection, rows: Arc::clone(&self.followed.rows) }
     }
 
     fn health(&self, stop: &CancellationToken) -> Health {
@@ -252,8 +257,21 @@ async fn nothing_here(matched: MatchedPath, request: Request) -> Problem {
     turned_away(request, problem).await
 }
 
-/// Looks how many sagas stand where before the metrics are told: nobody needs to know between two scrapes.
-async fn counting_sagas(State(rows): State<Arc<SqlReadStore>>, request: Request, next: Next) -> Response {
+/// What is only looked at when somebody scrapes.
+#[derive(Clone)]
+struct Measured {
+    node: Node<Shop>,
+    projection: Projection,
+    rows: Arc<SqlReadStore>,
+}
+
+/// Looks how full everything is, and how many sagas stand where, before the metrics are told: nobody needs to know between
+/// two scrapes.
+async fn measuring(State(measured): State<Measured>, request: Request, next: Next) -> Response {
+    let Measured { node, projection, rows } = measured;
+    node.measure();
+    projection.measure();
+    rows.measure();
     projections::count_sagas(&rows).await;
     next.run(request).await
 }

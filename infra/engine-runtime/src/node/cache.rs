@@ -6,7 +6,8 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU32, Ordering};
 
 use engine::stream::StreamId;
-use metrics::{Counter, counter};
+use metrics::{Counter, counter, gauge};
+use moka::notification::RemovalCause;
 use serde::Serialize;
 
 use crate::hash::QuickHash;
@@ -39,9 +40,15 @@ impl<S> Clone for Entry<S> {
 
 impl<S: Serialize + Send + Sync + 'static> StateCache<S> {
     pub(crate) fn new(bytes: u64) -> Self {
+        let evictions = counter!("docket_cache_evictions_total", "cache" => "states", "cause" => "room");
         let entries = moka::sync::Cache::builder()
             .max_capacity(bytes)
             .weigher(|_, entry: &Entry<S>| entry.bytes)
+            .eviction_listener(move |_, _, cause| {
+                if cause == RemovalCause::Size {
+                    evictions.increment(1);
+                }
+            })
             .build_with_hasher(QuickHash::default());
         Self {
             entries,
@@ -50,6 +57,15 @@ impl<S: Serialize + Send + Sync + 'static> StateCache<S> {
             hits: counter!("docket_cache_lookups_total", "cache" => "states", "result" => "hit"),
             misses: counter!("docket_cache_lookups_total", "cache" => "states", "result" => "miss"),
         }
+    }
+
+    /// Sets the gauges of what is kept.
+    pub(crate) fn measure(&self) {
+        self.entries.run_pending_tasks();
+        gauge!("docket_cache_entries", "cache" => "states").set(self.entries.entry_count() as f64);
+        gauge!("docket_cache_bytes", "cache" => "states").set(self.entries.weighted_size() as f64);
+        let bytes_max = self.entries.policy().max_capacity().unwrap_or(0);
+        gauge!("docket_cache_bytes_max", "cache" => "states").set(bytes_max as f64);
     }
 
     pub(crate) fn get(&self, term: u64, stream: &StreamId) -> Option<Current<S>> {

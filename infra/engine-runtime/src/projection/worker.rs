@@ -297,6 +297,7 @@ impl<V: View> Worker<V> {
             let (store, trying) = (self.source.store.clone(), batch.clone());
             match spawned(async move { store.commit(trying).await }).await {
                 Ok(()) => {
+                    self.source.published.committed(&batch);
                     self.running();
                     return Ok(());
                 }
@@ -307,6 +308,7 @@ impl<V: View> Worker<V> {
                 Err(StoreFault::Fenced(partition)) => {
                     let moved = batch.checkpoints.iter().any(|(_, from, to)| from.as_ref() != Some(to));
                     if in_doubt && moved && self.is_committed(&batch).await? {
+                        self.source.published.committed(&batch);
                         self.running();
                         return Ok(());
                     }
