@@ -290,7 +290,7 @@ impl Default for LimitsConfig {
             commands_waiting: 1_024,
             errands: 1_024,
             forwards: 1_024,
-            state_cache_mib: 16,
+            state_cache_mib: 8,
         }
     }
 }

@@ -137,7 +137,8 @@ impl Door {
         let resource = order_id.stream();
         let accepted = self.ask(Asked { request, verb, resource, command }).await?;
         if let (Waits::ForSaga, Some(wait)) = (waits, accepted.wait)
-            && let Some((order, positions)) = self.settled(order_id, &accepted, wait).await?
+            // Boxed, for few ask for it and its room would be part of every request's.
+            && let Some((order, positions)) = Box::pin(self.settled(order_id, &accepted, wait)).await?
         {
             return Ok(reply(&accepted, &order, &positions).preference_applied(wait).into_response());
         }

@@ -157,7 +157,7 @@ async fn take(
     let body = if bytes.is_empty() && emptiness == Emptiness::IsAnObject {
         Document::empty_object()
     } else {
-        parse_json(bytes)?
+        parse_json(&bytes)?
     };
     Ok(CommandRequest {
         id,

@@ -49,7 +49,8 @@ pub use rebuilding::Rebuild;
 pub struct StoreOptions {
     /// Bytes of blocks cached in memory. 32 MiB: the node's whole footprint is to stay near 60 MB.
     pub cache_bytes: u64,
-    /// Bytes written to one keyspace before they are sorted into a file. 4 MiB: three busy keyspaces, twice each.
+    /// Bytes written to one keyspace before they are sorted into a file. 2 MiB: three busy keyspaces, up to three times
+    /// each.
     pub write_buffer_bytes: u64,
     /// Bytes of remembered command ids; past it the oldest are forgotten early, with a warning.
     pub ids_bytes_max: u64,
@@ -69,7 +70,7 @@ impl Default for StoreOptions {
     fn default() -> Self {
         Self {
             cache_bytes: 32 << 20,
-            write_buffer_bytes: 4 << 20,
+            write_buffer_bytes: 2 << 20,
             ids_bytes_max: 1 << 30,
             reserve_bytes: 24 << 20,
             persist_every: Duration::from_secs(1),

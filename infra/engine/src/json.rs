@@ -6,7 +6,6 @@
 use std::collections::BTreeSet;
 use std::fmt;
 
-use bytes::Bytes;
 use serde::de::{self, DeserializeSeed, Deserializer, MapAccess, SeqAccess, Visitor};
 use serde_json::{Number, Value};
 
@@ -23,7 +22,7 @@ const FEW_MEMBERS: usize = 16;
 /// A text and what is in it.
 #[derive(Clone)]
 pub struct Document {
-    text: Bytes,
+    text: Box<str>,
     /// In the order of the text; an object's members are a name and a value each.
     nodes: Vec<Node>,
 }
@@ -77,15 +76,15 @@ impl Document {
     ///
     /// # Errors
     /// What is wrong and where, in words for whoever sent it.
-    pub fn parse(text: Bytes) -> Result<Self, String> {
-        let told = std::str::from_utf8(&text).map_err(|_| "it is not UTF-8".to_owned())?;
-        u32::try_from(told.len()).map_err(|_| "it is too long".to_owned())?;
+    pub fn parse(text: &str) -> Result<Self, String> {
+        u32::try_from(text.len()).map_err(|_| "it is too long".to_owned())?;
         // About one value in twelve bytes: bodies of this kind then need no second allocation.
-        let mut nodes = Vec::with_capacity((told.len() / 12).clamp(4, NODES_MAX as usize));
-        let mut deserializer = serde_json::Deserializer::from_str(told);
-        let reading = Reading { depth: 1, text: told, values: &mut 0, nodes: &mut nodes };
+        let mut nodes = Vec::with_capacity((text.len() / 12).clamp(4, NODES_MAX as usize));
+        let mut deserializer = serde_json::Deserializer::from_str(text);
+        let reading = Reading { depth: 1, text, values: &mut 0, nodes: &mut nodes };
         reading.deserialize(&mut deserializer).and_then(|()| deserializer.end()).map_err(|error| error.to_string())?;
-        Ok(Self { text, nodes })
+        // A copy: what it came in is a buffer many times as large, which is wanted for the next request.
+        Ok(Self { text: text.into(), nodes })
     }
 
     /// Of a value in memory.
@@ -93,12 +92,12 @@ impl Document {
     /// # Panics
     /// If it is more than a document may be.
     pub fn of(value: &Value) -> Self {
-        Self::parse(Bytes::from(value.to_string())).expect("a value within the bounds of a document")
+        Self::parse(&value.to_string()).expect("a value within the bounds of a document")
     }
 
     /// `{}`.
     pub fn empty_object() -> Self {
-        Self { text: Bytes::new(), nodes: vec![Node { kind: Kind::Object, end: 1 }] }
+        Self { text: Box::default(), nodes: vec![Node { kind: Kind::Object, end: 1 }] }
     }
 
     /// The outermost value.
@@ -120,12 +119,7 @@ impl<'a> Json<'a> {
 
     fn text(self) -> Option<&'a str> {
         match &self.node().kind {
-            // It was cut out of a text at these places.
-            Kind::Text(from, to) => self
-                .document
-                .text
-                .get(*from as usize..*to as usize)
-                .map(|bytes| std::str::from_utf8(bytes).expect("a part of a text between two characters")),
+            Kind::Text(from, to) => self.document.text.get(*from as usize..*to as usize),
             Kind::Unescaped(text) => Some(text),
             _ => None,
         }
@@ -405,7 +399,7 @@ mod tests {
     use super::*;
 
     fn parse(text: &str) -> Result<Document, String> {
-        Document::parse(Bytes::copy_from_slice(text.as_bytes()))
+        Document::parse(text)
     }
 
     #[test]

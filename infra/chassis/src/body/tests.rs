@@ -165,7 +165,7 @@ fn a_read_says_how_fresh_and_how_long() {
 }
 
 fn parse(text: &str) -> Result<Value, String> {
-    let parsed = parse_json(Bytes::copy_from_slice(text.as_bytes()));
+    let parsed = parse_json(text.as_bytes());
     parsed.map(|document| document.root().to_value()).map_err(|problem| {
         assert_eq!(problem.code().name, "malformed-body");
         problem.detail().to_owned()
@@ -216,8 +216,8 @@ fn what_is_no_json_is_refused() {
     ] {
         assert!(parse(text).is_err(), "{text:?}");
     }
-    assert_eq!(parse_json(Bytes::from_static(b"\"\xff\"")).unwrap_err().detail(), "the body is not UTF-8");
-    assert_eq!(parse_json(Bytes::from_static(b"\xff\xfe{\0}\0")).unwrap_err().detail(), "the body is not UTF-8");
+    assert_eq!(parse_json(b"\"\xff\"").unwrap_err().detail(), "the body is not UTF-8");
+    assert_eq!(parse_json(b"\xff\xfe{\0}\0").unwrap_err().detail(), "the body is not UTF-8");
 }
 
 #[test]

@@ -118,7 +118,7 @@ impl<S: Serialize + Send + Sync + 'static> StateCache<S> {
         }
     }
 
-    /// The young become the old, and the old are dropped, outside of the locks.
+    /// The young become the old, and the old are dropped; their table is kept for the next young ones.
     fn age(&self) {
         let young_bytes = self.young_bytes.swap(0, Ordering::Relaxed);
         if young_bytes <= self.young_bytes_max {
@@ -127,11 +127,12 @@ impl<S: Serialize + Send + Sync + 'static> StateCache<S> {
             return;
         }
         for part in &self.parts {
-            let mut part = part.lock();
-            let young = std::mem::take(&mut part.young);
-            let gone = std::mem::replace(&mut part.old, young);
-            drop(part);
-            self.evictions.increment(gone.len() as u64);
+            let Part { young, old } = &mut *part.lock();
+            std::mem::swap(young, old);
+            self.evictions.increment(young.len() as u64);
+            young.clear();
+            // Of a part that was busy once, and is no more, not for ever.
+            young.shrink_to(2 * old.len());
         }
     }
 }

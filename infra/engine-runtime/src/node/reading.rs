@@ -84,6 +84,7 @@ impl<R: Reactor> Node<R> {
         let all = async {
             while let Some(position) = missing() {
                 let mut waiter = self.running.shared.saver.waiters().wait_for(position);
+                self.running.shared.saver.hurry();
                 if next(position.partition) <= position.offset {
                     waiter.woken().await;
                 }

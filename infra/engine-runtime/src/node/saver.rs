@@ -22,9 +22,12 @@ use crate::waiting::Waiters;
 const BATCH_MAX: usize = 4_096;
 
 /// How long records gather before they are written, unless somebody waits for them: a stream that changes often is then
-/// written once for many changes, and a batch costs the same whatever is in it. 25 ms: shards hold far more than comes in
-/// that time.
-const GATHER: Duration = Duration::from_millis(25);
+/// written once for many changes, and a batch costs the same whatever is in it. 100 ms: about what a checkout takes, and
+/// shards hold far more than comes in that time.
+const GATHER: Duration = Duration::from_millis(100);
+
+/// The same while somebody follows what is saved, and would rather have it soon.
+const GATHER_FOLLOWED: Duration = Duration::from_millis(5);
 
 /// How long to wait for room on the disk before trying again.
 const TRY_AGAIN_AFTER: Duration = Duration::from_secs(1);
@@ -74,6 +77,11 @@ impl<R: Reactor> Saver<R> {
         }
     }
 
+    /// Has what was pushed be saved without letting more gather: somebody waits for it.
+    pub(crate) fn hurry(&self) {
+        self.queue.hurry();
+    }
+
     /// Why nothing can be saved for now, if so: the disk has no room.
     pub(crate) fn full(&self) -> watch::Receiver<Option<StoreFault>> {
         self.full.subscribe()
@@ -81,7 +89,10 @@ impl<R: Reactor> Saver<R> {
 
     /// Moves whenever the store has taken more.
     pub(crate) fn saved(&self) -> watch::Receiver<u64> {
-        self.saved.subscribe()
+        let saved = self.saved.subscribe();
+        // What gathers by now gathered for nobody.
+        self.hurry();
+        saved
     }
 
     /// Those who wait for records to be in the store.
@@ -128,7 +139,8 @@ impl<R: Reactor> Saver<R> {
     pub(crate) fn run(&self, store: &StateStore<R>, shards: &[mpsc::UnboundedSender<Inbox<R>>]) {
         let mut batch = Vec::new();
         let mut told_forgotten: Option<Timestamp> = None;
-        while self.queue.take_gathered(BATCH_MAX, GATHER, &mut batch) {
+        let gather = || if self.saved.receiver_count() > 0 { GATHER_FOLLOWED } else { GATHER };
+        while self.queue.take_gathered(BATCH_MAX, gather, &mut batch) {
             let mut effective = Vec::with_capacity(batch.len());
             let mut saved = BTreeMap::<u16, (u64, Offset)>::new();
             let mut flushes = Vec::new();

@@ -27,6 +27,8 @@ pub(super) struct Sheet<'a, R: Reactor> {
     writes: Writes,
     ids: Vec<UsedId>,
     progress: BTreeMap<Partition, Progress>,
+    /// Where values are put together: the batch makes its own of them.
+    scratch: Vec<u8>,
 }
 
 struct UsedId {
@@ -57,7 +59,8 @@ impl<'a, R: Reactor> Sheet<'a, R> {
     }
 
     fn of(store: &'a StateStore<R>, tables: Arc<Tables>, writes: Writes) -> Self {
-        Self { store, tables, writes, ids: Vec::new(), progress: BTreeMap::new() }
+        let scratch = Vec::with_capacity(1_024);
+        Self { store, tables, writes, ids: Vec::new(), progress: BTreeMap::new(), scratch }
     }
 
     /// Writes down that a command was recorded, and which versions of which streams its record holds.
@@ -90,9 +93,10 @@ impl<'a, R: Reactor> Sheet<'a, R> {
         head.timer = agenda.timer;
 
         let key = keys::stream(&stream.tenant, stream.name.as_str());
-        let mut value = Vec::with_capacity(512);
-        head.write(&mut value);
-        serde_json::to_writer(&mut value, state)
+        let value = &mut self.scratch;
+        value.clear();
+        head.write(value);
+        serde_json::to_writer(&mut *value, state)
             .map_err(|error| StoreFault::Unwritable { stream: Box::new(stream.clone()), why: error.to_string() })?;
 
         let tables = &self.tables;
@@ -112,7 +116,7 @@ impl<'a, R: Reactor> Sheet<'a, R> {
             (true, true) | (false, false) => {}
         }
         let bytes = value.len();
-        self.writes.insert(&tables.states, key, value);
+        self.writes.insert(&tables.states, key, self.scratch.as_slice());
         Ok((head, bytes))
     }
 

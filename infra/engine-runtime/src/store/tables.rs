@@ -60,8 +60,8 @@ pub(super) struct Remains {
 /// Says that what lies beside it is to be wiped.
 const CONDEMNED: &str = "condemned";
 const DATABASE: &str = "db";
-/// Full memory tables of one keyspace at which savers wait: one fewer than fjall's own bound.
-const SEALED_MAX: usize = 3;
+/// Full memory tables of one keyspace at which savers wait: fewer than fjall's own bound, for they are memory.
+const SEALED_MAX: usize = 2;
 /// How long they wait between looks, and how often they look: after a tenth of a second the wait is left to fjall.
 const PACE_STEP: Duration = Duration::from_millis(1);
 const PACE_STEPS_MAX: u32 = 100;

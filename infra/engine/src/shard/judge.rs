@@ -48,6 +48,7 @@ impl<D: Decider> Turn<'_, D> {
     pub(super) fn loaded(&mut self, load: u64, loaded: Result<Loaded<D::State>, NoAnswer>) {
         // Loads of earlier terms come back too.
         let Some(pending) = self.term.loading.remove(&load) else { return };
+        let pending = *pending;
         match loaded {
             Ok(loaded) => {
                 let remembered = loaded.remembered;

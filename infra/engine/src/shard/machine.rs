@@ -51,7 +51,7 @@ pub(super) struct Term<D: Decider> {
     pub(super) last_recorded_at: Timestamp,
     pub(super) streams: Streams<D::State>,
     pub(super) ids: Ids,
-    pub(super) loading: BTreeMap<u64, Pending<D>>,
+    pub(super) loading: BTreeMap<u64, Box<Pending<D>>>,
     loads: u64,
     /// Records handed to the log, by seq; the first has `checkpoint.next_seq`.
     pub(super) in_flight: VecDeque<InFlight<D>>,
@@ -353,7 +353,7 @@ impl<D: Decider> Turn<'_, D> {
         };
         self.effects.push(Effect::Load(Ticket(load), wanted));
         let pending = Pending { ticket, envelope, streams, slots, id_slot, asked, joined: Vec::new() };
-        self.term.loading.insert(load, pending);
+        self.term.loading.insert(load, Box::new(pending));
     }
 
     /// The state store has everything below this offset.

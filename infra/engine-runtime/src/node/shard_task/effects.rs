@@ -46,7 +46,7 @@ impl<R: Reactor> ShardTask<R> {
                 _ => None,
             }));
         }
-        let (mut jobs, mut found) = (VecDeque::new(), Vec::new());
+        let (mut jobs, mut found, mut records) = (VecDeque::new(), Vec::new(), Vec::new());
         let mut down = None;
         for effect in effects.drain(..) {
             match effect {
@@ -54,7 +54,7 @@ impl<R: Reactor> ShardTask<R> {
                     let job = self.job(ticket, load);
                     if job.is_quick() { found.push((ticket, job.run(&self.shared.store))) } else { jobs.push_back(job) }
                 }
-                Effect::Append(tag, record) => self.appender.append(tag, record),
+                Effect::Append(tag, record) => records.push((tag, record)),
                 Effect::Answer(ticket, answer) => self.answer(ticket, answer),
                 Effect::Replay(ticket, offset, fingerprint) => {
                     self.replay(ticket, Which::At(offset), fingerprint);
@@ -75,6 +75,9 @@ impl<R: Reactor> ShardTask<R> {
                     down = Some(if ends { Down::Ended(true) } else { Down::Released });
                 }
             }
+        }
+        if !records.is_empty() {
+            self.appender.append_all(&mut records);
         }
         // Keeps its room for the next time.
         self.effects = effects;
