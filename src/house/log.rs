@@ -71,10 +71,23 @@ impl Kept {
     /// Whether it can be reached now; why not.
     pub(super) fn reachable(&self) -> Result<(), String> {
         match self {
-            Self::Memory | Self::Embedded(_) => Ok(()),
+            Self::Memory => Ok(()),
+            Self::Embedded(log) => {
+                log.stopped().map_or(Ok(()), |why| Err(format!("the log has stopped until the next start: {why}")))
+            }
             #[cfg(feature = "kafka")]
             Self::Kafka(log) => log.reachable(),
         }
+    }
+
+    /// Whether it took everything to the end: a disk that failed a write or a flush is told of once more when the process
+    /// ends, so that whoever restarts it looks at the disk first.
+    pub(super) fn ended_well(&self) -> Result<(), Failure> {
+        let Self::Embedded(log) = self else { return Ok(()) };
+        let Some(why) = log.stopped() else { return Ok(()) };
+        Err(Failure::plain(format!("the log had stopped: {why}"))
+            .detail("nothing that was acknowledged is lost; what was under way is unknown until the next start")
+            .next("look at the disk (`docket doctor --set data=DIR`), then start again: the log is recovered when it is opened"))
     }
 
     /// Waits until it has stopped for good, so that this node must end; says why.

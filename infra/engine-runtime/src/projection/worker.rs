@@ -397,6 +397,7 @@ impl<V: View> Hands<V> {
             let (store, trying) = (self.source.store.clone(), batch.clone());
             match spawned(async move { store.commit_shared(trying).await }).await {
                 Ok(()) => {
+                    self.source.published.committed(batch);
                     self.running();
                     return Ok(());
                 }
@@ -407,6 +408,7 @@ impl<V: View> Hands<V> {
                 Err(StoreFault::Fenced(partition)) => {
                     let moved = batch.checkpoints.iter().any(|(_, from, to)| from.as_ref() != Some(to));
                     if in_doubt && moved && self.is_committed(batch).await? {
+                        self.source.published.committed(batch);
                         self.running();
                         return Ok(());
                     }

@@ -78,6 +78,8 @@ impl<R: Reactor> StateStore<R> {
         if log.id() != self.log {
             return Err(StoreFault::OtherLog { store: self.log, log: log.id() });
         }
+        // First: it may show more than was known to be saved.
+        self.reopen_if_broken()?;
         let Progress { mut checkpoint, mut recorded_at, mut claimant } = self.progress_of(partition);
         let log_end = log.end(partition);
         if checkpoint.next_offset > log_end {
@@ -88,7 +90,7 @@ impl<R: Reactor> StateStore<R> {
         let mut working_bytes = 0;
         let mut records = 0;
         while checkpoint.next_offset < end {
-            let mut sheet = Sheet::new(self);
+            let mut sheet = Sheet::new(self)?;
             let chunk = log.read(partition, checkpoint.next_offset, BATCH_BYTES)?;
             if chunk.is_empty() {
                 return Err(hole(partition, checkpoint.next_offset, "nothing").into());

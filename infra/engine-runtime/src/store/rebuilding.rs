@@ -94,7 +94,7 @@ impl<R: Reactor> StateStore<R> {
             });
             ended.collect::<Result<Vec<_>, _>>()
         })?;
-        let mut sheet = Sheet::new(self);
+        let mut sheet = Sheet::new(self)?;
         sheet.put_whole_calendar();
         for lane in folded.into_iter().flatten() {
             let Lane { partition, checkpoint, recorded_at, claimant, .. } = lane;
@@ -117,7 +117,7 @@ impl<R: Reactor> StateStore<R> {
 
     fn try_fold_lanes(&self, shared: &Shared<'_>, mut lanes: Vec<Lane>) -> Result<Vec<Lane>, StoreFault> {
         let mut working = (0..lanes.len()).map(|_| HashMap::new()).collect::<Vec<_>>();
-        let mut sheet = Sheet::of_runs(self);
+        let mut sheet = Sheet::of_runs(self)?;
         let mut bytes = 0;
         // The one that is furthest behind in time: then all are near the same place of the log on disk.
         let behind = |lanes: &[Lane]| {
@@ -135,7 +135,7 @@ impl<R: Reactor> StateStore<R> {
             shared.left.set(shared.of.saturating_sub(records) as f64);
             (shared.progress)(Rebuild { records, of: shared.of });
             if bytes >= self.options.rebuild_run_bytes {
-                self.write_run(std::mem::replace(&mut sheet, Sheet::of_runs(self)), &lanes, &mut working)?;
+                self.write_run(std::mem::replace(&mut sheet, Sheet::of_runs(self)?), &lanes, &mut working)?;
                 bytes = 0;
             }
         }
