@@ -83,7 +83,11 @@ mod tests {
         let waiters = Waiters::default();
         let mut seated: Vec<Waiter<'_>> = (0..1_000).map(|n| waiters.wait_for(at((n % 4) as u16, n / 4))).collect();
         let woken = |seated: &mut Vec<Waiter<'_>>| {
-            seated.iter_mut().filter(|waiter| waiter.woken.try_recv().is_ok()).count()
+            let mut count = 0;
+            for waiter in seated.iter_mut() {
+                count += usize::from(waiter.woken.try_recv().is_ok());
+            }
+            count
         };
         waiters.wake(|partition| Offset(if partition == Partition(2) { 10 } else { 0 }));
         assert_eq!((woken(&mut seated), waiters.count()), (10, 990));
