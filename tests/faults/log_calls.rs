@@ -41,11 +41,14 @@ pub(crate) async fn work(world: &World, client: &Client, seed: u64, round: u64, 
 pub(crate) async fn until_ready(client: &Client, is_ready: bool) -> String {
     let began = Instant::now();
     loop {
-        let reply = client.get("/readyz").await.expect("it runs");
-        if (reply.status == 200) == is_ready {
-            return reply.text;
+        // A connection that was left alone too long may have been closed; the next one is not.
+        let reply = client.get("/readyz").await;
+        if let Some(reply) = &reply
+            && (reply.status == 200) == is_ready
+        {
+            return reply.text.clone();
         }
-        assert!(began.elapsed() < SEEN_WITHIN, "/readyz stays {}: {}", reply.status, reply.text);
+        assert!(began.elapsed() < SEEN_WITHIN, "/readyz stays so: {reply:?}");
         tokio::time::sleep(LOOK_AGAIN_AFTER).await;
     }
 }
