@@ -156,3 +156,39 @@ async fn pieces_and_interruptions_are_no_faults_no_room_passes_and_a_failed_writ
     faults.lift(rule);
     rest_and_judge(&mut house, &world, &mut dice, 0).await;
 }
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_log_that_cannot_be_read_is_refused_or_told_and_is_well_when_the_disk_is() {
+    let _alone = crate::one_at_a_time().await;
+    let seed = knob("DOCKET_TEST_SEED", 1);
+    let (data, faults) = (tempfile::tempdir().expect("a scratch directory"), Faults::new());
+    let (mut house, world, mut dice) = (House::new(data.path()), World::default(), Dice::new(seed, &[36]));
+    let docket = house.start().await;
+    world.stock_shelves(&docket.client(), &mut dice).await;
+    work(&world, &docket.client(), seed ^ 0x67, 0, COMMANDS).await;
+    docket.kill9();
+    // Pieces are no fault here either.
+    let rule = faults.arm(Calls::Reads, SEGMENTS, Wrong::Half, 0, TIMES);
+    house.start_in(&faults.environment()).await.terminate().await;
+    assert_eq!(faults.lift(rule), TIMES);
+
+    let rule = faults.arm(Calls::Reads, SEGMENTS, Wrong::Error(Errno::IO), 0, crate::preload::ALWAYS);
+    let refused = Docket::try_start_in(&faults.environment(), data.path(), &[]).await;
+    let fault = refused.expect_err("a log that cannot be read is not served");
+    assert!(faults.lift(rule) > 0);
+    assert!(fault.what.contains("exit status: 1"), "{fault}");
+    assert!(fault.printed.contains(SEGMENTS) && !fault.printed.contains("panicked"), "the file is not named: {fault}");
+
+    let docket = house.start_in(&faults.environment()).await;
+    let client = docket.client();
+    let rule = faults.arm(Calls::Reads, SEGMENTS, Wrong::Error(Errno::IO), 0, crate::preload::ALWAYS);
+    let reply = client.get("/v1/events?limit=500").await.expect("an answer");
+    let fired = faults.lift(rule);
+    // What is in memory needs no disk.
+    assert!(fired == 0 || (reply.status >= 500 && reply.code().is_some()), "{} {}", reply.status, reply.body);
+    house.follower.catch_up(&client).await;
+    let printed = docket.kill9();
+    assert!(!printed.contains("panicked"), "docket panicked\n{printed}");
+    assert!(fired > 0, "nothing was read from the disk");
+    rest_and_judge(&mut house, &world, &mut dice, 0).await;
+}

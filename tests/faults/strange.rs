@@ -15,7 +15,7 @@ use uuid::Uuid;
 use crate::forge;
 use crate::house::House;
 use crate::load::World;
-use crate::log_calls::{until_ready, work};
+use crate::log_calls::work;
 
 /// Records, and events in each, of a long stream.
 const RECORDS: usize = 250;
@@ -87,4 +87,41 @@ async fn a_stream_of_250_000_events_is_decided_on_and_told_in_the_memory_of_any_
     assert!(!printed.contains("panicked"), "docket panicked\n{printed}");
     // And with its states kept, the next start is like any other.
     house.start().await.terminate().await;
+}
+
+/// Places an order that only waits; its stream's name, and its page.
+async fn place(docket: &Docket) -> (String, String) {
+    let body = order("c-1", "shop-1", vec![line("beans", 1, 500)], None);
+    let reply = docket.client().post("/v1/orders", Uuid::now_v7(), &body).await.expect("an answer");
+    assert_eq!(reply.status, 201, "{}", reply.body);
+    let id = reply.body["order_id"].as_str().expect("an id").to_owned();
+    (format!("order-{id}"), format!("/v1/orders/{id}"))
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_log_with_events_of_another_version_is_refused_by_name_and_left_as_it_is() {
+    let _alone = crate::one_at_a_time().await;
+    let seed = knob("DOCKET_TEST_SEED", 1);
+    for (number, (event, version)) in (0..).zip([("OrderTeleported", 1), ("OrderShipped", 99)]) {
+        let data = tempfile::tempdir().expect("a scratch directory");
+        let (mut house, world, mut dice) = (House::new(data.path()), World::default(), Dice::new(seed, &[35, number]));
+        let docket = house.start().await;
+        world.stock_shelves(&docket.client(), &mut dice).await;
+        work(&world, &docket.client(), seed ^ 0x66, number, 30).await;
+        let (stream, _) = place(&docket).await;
+        house.follower.catch_up(&docket.client()).await;
+        let partition = partition_of(&house, &stream);
+        docket.terminate().await;
+        forge::add(data.path(), partition, &stream, |_| vec![vec![forge::unheard_of(event, version)]]);
+        // Whoever decided on that order now would decide on half of what happened to it.
+        for _ in 0..2 {
+            let fault = Docket::try_start(data.path(), &[]).await.expect_err("what it means is not known here");
+            assert!(fault.what.contains("exit status: 1"), "{fault}");
+            assert!(!fault.printed.contains("panicked"), "{fault}");
+            let told = fault.printed.split("error:").last().unwrap_or_default();
+            for word in [stream.as_str(), event, &format!("v{version}"), &format!("{partition}:")] {
+                assert!(told.contains(word), "{word} is not named: {fault}");
+            }
+        }
+    }
 }
