@@ -8,14 +8,17 @@
 
 mod calendar;
 mod catching_up;
+mod facts;
 mod fault;
 mod keys;
 mod persisting;
 mod reading;
+mod rebuilding;
 mod reopening;
 mod saving;
 mod sheet;
 mod tables;
+mod writes;
 
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -37,14 +40,17 @@ use tables::Identity;
 use crate::peers::Owner;
 
 pub(crate) use catching_up::{Folded, accept};
+pub use facts::{StoreFacts, store_facts};
 pub use fault::StoreFault;
+pub use rebuilding::Rebuild;
 
 /// What a state store bounds.
 #[derive(Clone, Copy, Debug)]
 pub struct StoreOptions {
     /// Bytes of blocks cached in memory. 32 MiB: the node's whole footprint is to stay near 60 MB.
     pub cache_bytes: u64,
-    /// Bytes written to one keyspace before they are sorted into a file. 4 MiB: three busy keyspaces, twice each.
+    /// Bytes written to one keyspace before they are sorted into a file. 2 MiB: three busy keyspaces, up to three times
+    /// each.
     pub write_buffer_bytes: u64,
     /// Bytes of remembered command ids; past it the oldest are forgotten early, with a warning.
     pub ids_bytes_max: u64,
@@ -53,16 +59,23 @@ pub struct StoreOptions {
     pub reserve_bytes: u64,
     /// How often what was written is synced to the disk, in the background.
     pub persist_every: Duration,
+    /// Records of a log from which on [`StateStore::rebuild`] is worth it, 1 or more. 20,000: fewer are no burden for a
+    /// journal.
+    pub rebuild_records_min: u64,
+    /// Bytes of records that each thread of a rebuild folds before it writes tables. 12 MiB: with their states some 30 MB.
+    pub rebuild_run_bytes: usize,
 }
 
 impl Default for StoreOptions {
     fn default() -> Self {
         Self {
             cache_bytes: 32 << 20,
-            write_buffer_bytes: 4 << 20,
+            write_buffer_bytes: 2 << 20,
             ids_bytes_max: 1 << 30,
             reserve_bytes: 24 << 20,
             persist_every: Duration::from_secs(1),
+            rebuild_records_min: 20_000,
+            rebuild_run_bytes: 12 << 20,
         }
     }
 }

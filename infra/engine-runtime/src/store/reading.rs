@@ -28,11 +28,6 @@ impl<R: Reactor> StateStore<R> {
         Ok(Loaded { streams, remembered: self.remembered(load.id, &load.tenant, &load.resource)? })
     }
 
-    /// Answers several `Effect::Load` in one go.
-    pub fn load_many(&self, loads: &[Load]) -> Vec<Result<Loaded<R::State>, StoreFault>> {
-        loads.iter().map(|load| self.load(load)).collect()
-    }
-
     /// Where this id was used on this resource, if it was and is remembered.
     pub fn remembered(
         &self,
