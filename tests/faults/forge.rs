@@ -13,6 +13,8 @@ use engine::record::{Body, Claim, Commit, Header, Kind, Record, StreamEvents};
 use engine_embedded::{EmbeddedLog, Options};
 use uuid::Uuid;
 
+/// Records appended before their deliveries are looked at: 100 KB each at most.
+const WINDOW: usize = 64;
 /// Bytes read at once.
 const CHUNK_BYTES: usize = 1 << 20;
 
@@ -85,11 +87,15 @@ pub(crate) fn add(
         };
         bytes.push(Record::new(header(Kind::Commit, seq), Body::Commit(Box::new(commit))).encode());
     }
-    // One at a time: a queue has its bound.
-    for (tag, record) in (0..).zip(bytes) {
-        appender.append(tag, record);
-        let delivery = deliveries.recv().expect("it is told");
-        assert!(matches!(delivery.result, Ok(Some(Offset(_)))), "{:?}", delivery.result);
+    // A window at a time: a queue has its bound.
+    for window in bytes.chunks(WINDOW) {
+        for (tag, record) in (0..).zip(window) {
+            appender.append(tag, record.clone());
+        }
+        for _ in window {
+            let delivery = deliveries.recv().expect("it is told");
+            assert!(matches!(delivery.result, Ok(Some(Offset(_)))), "{:?}", delivery.result);
+        }
     }
     drop(appender);
     log.close();
