@@ -13,6 +13,7 @@ use http::{HeaderMap, request};
 use http_body_util::BodyExt;
 use tokio::time::{Instant, timeout_at};
 
+use crate::gate;
 use crate::headers;
 use crate::problem::{Problem, codes};
 use crate::query::Query;
@@ -151,6 +152,8 @@ async fn take(
     if declared.is_some_and(|length| length != bytes.len() as u64) {
         return Err(Problem::malformed_body("the body broke off"));
     }
+    // All that waiting in line could keep from others has come; what costs time begins.
+    gate::turn().await?;
     let body = if bytes.is_empty() && emptiness == Emptiness::IsAnObject {
         Document::empty_object()
     } else {

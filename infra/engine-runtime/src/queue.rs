@@ -109,6 +109,11 @@ impl<T> Queue<T> {
         true
     }
 
+    /// How much is in it.
+    pub(crate) fn len(&self) -> usize {
+        self.inner.lock().items.len()
+    }
+
     /// No more comes; takers end when what is there is taken.
     pub(crate) fn close(&self) {
         self.inner.lock().closed = true;

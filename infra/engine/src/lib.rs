@@ -4,6 +4,7 @@
 //!
 //! Start with [`decider`] (the business side), [`record`] and [`fold`] (the log side), then [`shard`], where both meet.
 
+pub mod cache;
 pub mod contract;
 pub mod decider;
 pub mod event;

@@ -11,7 +11,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicI64, AtomicU32, Ordering};
 
 use engine::stream::StreamId;
-use metrics::{Counter, counter};
+use metrics::{Counter, counter, gauge};
 use parking_lot::Mutex;
 use serde::Serialize;
 
@@ -35,6 +35,7 @@ pub(crate) struct StateCache<S> {
     bytes_usual: AtomicU32,
     hits: Counter,
     misses: Counter,
+    evictions: Counter,
 }
 
 /// The streams of some terms.
@@ -63,7 +64,18 @@ impl<S: Serialize + Send + Sync + 'static> StateCache<S> {
             bytes_usual: AtomicU32::new(1_024),
             hits: counter!("docket_cache_lookups_total", "cache" => "states", "result" => "hit"),
             misses: counter!("docket_cache_lookups_total", "cache" => "states", "result" => "miss"),
+            evictions: counter!("docket_cache_evictions_total", "cache" => "states", "cause" => "room"),
         }
+    }
+
+    /// Sets the gauges of what is kept.
+    pub(crate) fn measure(&self) {
+        let held =
+            self.parts.iter().map(|part| part.lock()).map(|part| part.young.len() + part.old.len()).sum::<usize>();
+        gauge!("docket_cache_entries", "cache" => "states").set(held as f64);
+        let bytes_usual = f64::from(self.bytes_usual.load(Ordering::Relaxed));
+        gauge!("docket_cache_bytes", "cache" => "states").set(held as f64 * bytes_usual);
+        gauge!("docket_cache_bytes_max", "cache" => "states").set(self.young_bytes_max as f64 * 2.0);
     }
 
     fn part(&self, term: u64) -> &Mutex<Part<S>> {
@@ -117,6 +129,7 @@ impl<S: Serialize + Send + Sync + 'static> StateCache<S> {
         for part in &self.parts {
             let Part { young, old } = &mut *part.lock();
             std::mem::swap(young, old);
+            self.evictions.increment(young.len() as u64);
             young.clear();
             // Of a part that was busy once, and is no more, not for ever.
             young.shrink_to(2 * old.len());

@@ -70,6 +70,11 @@ impl<R: Reactor> Loader<R> {
         self.queue.close();
     }
 
+    /// How many wait to be looked up.
+    pub(crate) fn waiting(&self) -> usize {
+        self.queue.len()
+    }
+
     /// One of the threads: until closed.
     pub(crate) fn run(&self, store: &StateStore<R>, shards: &[mpsc::UnboundedSender<Inbox<R>>]) {
         let mut batch = Vec::new();

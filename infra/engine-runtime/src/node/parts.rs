@@ -50,6 +50,9 @@ pub struct NodeOptions {
     pub limits: Limits,
     /// Commands waiting in front of one shard. 1,024: a few groups; more would only hide that the shard is too slow.
     pub queue_max: usize,
+    /// Longest wait of a command in that queue before it is told to come back. 1 s: later than that few still wait for it,
+    /// and who does will hear of it sooner by asking again.
+    pub queue_wait_max: Duration,
     /// Longest wait of one submission for its answer.
     pub answer_wait: Duration,
     /// Bytes of saved states kept in memory, all partitions together. 8 MiB: about
@@ -72,6 +75,7 @@ impl Default for NodeOptions {
         Self {
             limits: Limits::default(),
             queue_max: 1_024,
+            queue_wait_max: Duration::from_secs(1),
             answer_wait: Duration::from_secs(30),
             cache_bytes: 8 << 20,
             loader_threads: 2,

@@ -16,6 +16,7 @@ use tracing::{error, warn};
 use super::inbox::Inbox;
 use crate::queue::Queue;
 use crate::store::{StateStore, StoreFault};
+use crate::waiting::Waiters;
 
 /// Records written in one batch. 4,096: what one shard may have under way.
 const BATCH_MAX: usize = 4_096;
@@ -44,6 +45,8 @@ pub(crate) struct Saver<R: Reactor> {
     queue: Queue<Save<R>>,
     /// Moves with every batch that is in the store.
     saved: watch::Sender<u64>,
+    /// Who waits for records to be in the store.
+    waiters: Waiters,
     /// What it waits for if the disk has no room.
     full: watch::Sender<Option<StoreFault>>,
     closing: AtomicBool,
@@ -52,7 +55,7 @@ pub(crate) struct Saver<R: Reactor> {
 impl<R: Reactor> Saver<R> {
     pub(crate) fn new() -> Self {
         let (saved, full) = (watch::channel(0).0, watch::channel(None).0);
-        Self { queue: Queue::new(), saved, full, closing: AtomicBool::new(false) }
+        Self { queue: Queue::new(), saved, waiters: Waiters::default(), full, closing: AtomicBool::new(false) }
     }
 
     pub(crate) fn push_all(&self, saves: impl IntoIterator<Item = Save<R>>) {
@@ -92,9 +95,20 @@ impl<R: Reactor> Saver<R> {
         saved
     }
 
-    /// Says that the store has taken more, by somebody else's hand.
-    pub(crate) fn moved(&self) {
+    /// Those who wait for records to be in the store.
+    pub(crate) fn waiters(&self) -> &Waiters {
+        &self.waiters
+    }
+
+    /// How much waits to be written.
+    pub(crate) fn waiting(&self) -> usize {
+        self.queue.len()
+    }
+
+    /// Says that the store has taken more, also if by somebody else's hand.
+    pub(crate) fn moved(&self, store: &StateStore<R>) {
         self.saved.send_modify(|batches| *batches += 1);
+        self.waiters.wake(|partition| store.checkpoint(partition).0.next_offset);
     }
 
     pub(crate) fn close(&self) {
@@ -155,7 +169,7 @@ impl<R: Reactor> Saver<R> {
             for (partition, (term, below)) in saved {
                 let _ = shards[usize::from(partition)].send(Inbox::Saved(term, below));
             }
-            self.moved();
+            self.moved(store);
             for done in flushes {
                 let _ = done.send(());
             }
