@@ -16,6 +16,7 @@ mod floor;
 mod generator;
 mod ground;
 mod house;
+mod overload;
 mod restart;
 mod several_nodes;
 mod table;
@@ -88,6 +89,8 @@ enum Question {
     W6Checkout,
     /// How soon is it ready again, with a long history?
     Restart,
+    /// What becomes of it when it is asked for twice and five times what it can do?
+    Overload,
     /// How fast is it on Kafka and PostgreSQL, on one node and on three, and how soon is a dead node's work taken over?
     SeveralNodes,
     /// Be the minimal handler (the floor starts itself so)
@@ -167,6 +170,9 @@ async fn ask(question: Question, how: &How) -> Done<()> {
     }
     if asked(Question::W6Checkout) {
         w6_checkout::measure(how, &mut table)?;
+    }
+    if asked(Question::Overload) {
+        overload::measure(how, &mut table)?;
     }
     if asked(Question::Restart) || asked(Question::W5Replay) {
         let history = house::History::make(how).await?;

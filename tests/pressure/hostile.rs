@@ -122,7 +122,11 @@ fn heads() -> Vec<(&'static str, Vec<u8>, Told)> {
         ("an unknown expectation", post(b"{}", "Expect: the-unexpected\r\n"), Answer),
         ("TRACE", b"TRACE / HTTP/1.1\r\nHost: a\r\nConnection: close\r\n\r\n".to_vec(), Refusal),
         ("CONNECT", b"CONNECT a:80 HTTP/1.1\r\nHost: a\r\nConnection: close\r\n\r\n".to_vec(), Refusal),
-        ("a method of 10 KB", format!("{} / HTTP/1.1\r\nHost: a\r\nConnection: close\r\n\r\n", long(10_000)).into_bytes(), Refusal),
+        (
+            "a method of 10 KB",
+            format!("{} / HTTP/1.1\r\nHost: a\r\nConnection: close\r\n\r\n", long(10_000)).into_bytes(),
+            Refusal,
+        ),
     ]
 }
 
