@@ -220,11 +220,22 @@ pub(crate) struct ReadStoreConfig {
     pub(crate) read_timeout_ms: u64,
     pub(crate) write_timeout_ms: u64,
     pub(crate) lease_ms: u64,
+    pub(crate) cache_mib: u64,
+    pub(crate) cache_age_ms: u64,
 }
 
 impl Default for ReadStoreConfig {
     fn default() -> Self {
-        Self { url: None, readers: 4, writers: 2, read_timeout_ms: 3_000, write_timeout_ms: 15_000, lease_ms: 5_000 }
+        Self {
+            url: None,
+            readers: 4,
+            writers: 2,
+            read_timeout_ms: 3_000,
+            write_timeout_ms: 15_000,
+            lease_ms: 5_000,
+            cache_mib: 16,
+            cache_age_ms: 300_000,
+        }
     }
 }
 
@@ -279,7 +290,7 @@ impl Default for LimitsConfig {
             commands_waiting: 1_024,
             errands: 1_024,
             forwards: 1_024,
-            state_cache_mib: 16,
+            state_cache_mib: 8,
         }
     }
 }

@@ -125,7 +125,13 @@ impl House {
             options: plan.node.clone(),
         })
         .await
-        .map_err(|fault| Failure::of("cannot lead the log", &fault))?;
+        .map_err(|fault| {
+            let failure = Failure::of("cannot lead the log", &fault);
+            if !states.is_condemned() {
+                return failure;
+            }
+            failure.next("start again: the state store is of no use, and is folded afresh from the log then")
+        })?;
         let others = others.map(|others| others.take_in(&node)).transpose()?;
         let followed = rows::open(&plan, &log, &kept, &genesis, &clock).await?;
         // Cursors outlive a restart and hold on every node: their key follows from the log's own.
@@ -154,7 +160,7 @@ impl House {
             tracing::error!("the server's task ended badly");
         }
         self.close().await;
-        ended
+        ended.and_then(|()| kept.ended_well())
     }
 
     /// The routes of its roles, and those that every node has.
@@ -180,8 +186,13 @@ impl House {
         routes
             .merge(pages().routes())
             .merge(self.health(stop).routes())
-            .merge(metrics.routes().layer(from_fn_with_state(Arc::clone(&self.followed.rows), counting_sagas)))
+            .merge(metrics.routes().layer(from_fn_with_state(self.measured(), measuring)))
             .route("/version", get(version))
+    }
+
+    fn measured(&self) -> Measured {
+        let (node, projection) = (self.node.clone(), self.followed.projection.clone());
+        Measured { node, projection, rows: Arc::clone(&self.followed.rows) }
     }
 
     fn health(&self, stop: &CancellationToken) -> Health {
@@ -255,8 +266,21 @@ async fn nothing_here(matched: MatchedPath, request: Request) -> Problem {
     turned_away(request, problem).await
 }
 
-/// Looks how many sagas stand where before the metrics are told: nobody needs to know between two scrapes.
-async fn counting_sagas(State(rows): State<Arc<SqlReadStore>>, request: Request, next: Next) -> Response {
+/// What is only looked at when somebody scrapes.
+#[derive(Clone)]
+struct Measured {
+    node: Node<Shop>,
+    projection: Projection,
+    rows: Arc<SqlReadStore>,
+}
+
+/// Looks how full everything is, and how many sagas stand where, before the metrics are told: nobody needs to know between
+/// two scrapes.
+async fn measuring(State(measured): State<Measured>, request: Request, next: Next) -> Response {
+    let Measured { node, projection, rows } = measured;
+    node.measure();
+    projection.measure();
+    rows.measure();
     projections::count_sagas(&rows).await;
     next.run(request).await
 }

@@ -10,6 +10,7 @@ use chassis::server::{Exposure, Limits, Server};
 use chassis::telemetry;
 use clap::Args;
 use engine_runtime::node::NodeOptions;
+use engine_runtime::projection::cache::CacheOptions;
 use tokio::net::TcpListener;
 
 use crate::config::{Config, ConfigArguments, LogKind, OwnershipKind, Role};
@@ -145,6 +146,11 @@ fn plan(config: &Config, others: Option<OthersPlan>, grpc: Option<SocketAddr>) -
             read_wait: ms(config.read_store.read_timeout_ms),
             write_wait: ms(config.read_store.write_timeout_ms),
             lease: ms(config.read_store.lease_ms),
+            cache: CacheOptions {
+                bytes_max: config.read_store.cache_mib << 20,
+                age_max: ms(config.read_store.cache_age_ms),
+                ..CacheOptions::default()
+            },
         },
         dev_routes: config.dev_routes,
         drain_within: ms(config.timeouts.drain_ms),

@@ -100,11 +100,6 @@ impl Child {
         cpu_s(self.process.id())
     }
 
-    /// Its memory now, in MB.
-    pub(crate) fn rss_mb(&self) -> Done<f64> {
-        memory_mb(self.process.id(), "VmRSS:")
-    }
-
     /// Files it has open.
     pub(crate) fn open_files(&self) -> Done<usize> {
         Ok(std::fs::read_dir(format!("/proc/{}/fd", self.process.id()))?.count())
@@ -113,6 +108,11 @@ impl Child {
     /// The most memory it has had, in MB.
     pub(crate) fn peak_rss_mb(&self) -> Done<f64> {
         peak_rss_mb(self.process.id())
+    }
+
+    /// The memory it has now, in MB.
+    pub(crate) fn rss_mb(&self) -> Done<f64> {
+        memory_mb(self.process.id(), "VmRSS:")
     }
 
     /// `kill -9`.
@@ -152,11 +152,11 @@ pub(crate) fn peak_rss_mb(pid: u32) -> Done<f64> {
     memory_mb(pid, "VmHWM:")
 }
 
-fn memory_mb(pid: u32, field: &str) -> Done<f64> {
+fn memory_mb(pid: u32, which: &str) -> Done<f64> {
     let status = std::fs::read_to_string(format!("/proc/{pid}/status"))?;
-    let told = status.lines().find_map(|line| line.strip_prefix(field));
-    let kib = told.and_then(|told| told.split_whitespace().next()?.parse::<f64>().ok()).ok_or("no such memory")?;
-    Ok(kib * 1024.0 / 1e6)
+    let found = status.lines().find_map(|line| line.strip_prefix(which));
+    let kib = found.and_then(|found| found.split_whitespace().next()?.parse::<f64>().ok());
+    Ok(kib.ok_or_else(|| format!("no {which}"))? * 1024.0 / 1e6)
 }
 
 /// Whether two processes can be given a processor each.

@@ -107,6 +107,16 @@ pub(crate) const KEYS: &[Key] = &[
         "PostgreSQL: how long what a dead node fed waits until another one feeds it.",
     ),
     key(
+        "read_store.cache_mib",
+        Kind::Whole(0, 65_536),
+        "Memory for rows that were read, so that they are not loaded again, in MiB. 0 keeps none.",
+    ),
+    key(
+        "read_store.cache_age_ms",
+        Kind::Whole(100, 86_400_000),
+        "How long such a row is served before it is loaded again, a fifth more or less. It is kept true meanwhile.",
+    ),
+    key(
         "timeouts.answer_ms",
         Kind::Whole(1_000, 30_000),
         "Longest wait of a command for its outcome; then it is unknown.",

@@ -14,7 +14,11 @@ mod late;
 mod lies;
 mod load;
 mod log;
+mod log_calls;
+mod preload;
 mod races;
+mod rows_calls;
+mod state_calls;
 mod stops;
 mod torn;
 

@@ -205,13 +205,21 @@ impl Docket {
         self.printed()
     }
 
+    /// Asks it to stop with SIGTERM.
+    ///
+    /// # Panics
+    /// When it was found ended before.
+    pub fn ask_to_stop(&self) {
+        kill_process(Pid::from_child(&self.child), Signal::TERM)
+            .expect("a child that was not waited for can be signalled");
+    }
+
     /// Asks it to stop and waits until it has.
     ///
     /// # Panics
     /// When it takes longer than it may, or does not exit 0.
     pub async fn terminate(mut self) -> String {
-        let pid = Pid::from_child(&self.child);
-        kill_process(pid, Signal::TERM).expect("a child that was not waited for can be signalled");
+        self.ask_to_stop();
         let status = self.ended().await;
         assert!(status.success(), "docket ended with {status} after SIGTERM\n{}", self.printed());
         self.printed()

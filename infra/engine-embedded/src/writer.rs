@@ -109,30 +109,32 @@ pub(crate) struct QueueAppender {
 
 impl Appender for QueueAppender {
     fn append(&mut self, tag: u64, record: Bytes) {
+        self.append_all(&mut vec![(tag, record)]);
+    }
+
+    fn append_all(&mut self, records: &mut Vec<(u64, Bytes)>) {
+        let queued_at = Instant::now();
         let mut queue = self.hub.queue.lock();
         if queue.closed {
             drop(queue);
             // The log's own thread is gone, so this one has to say it.
-            self.sink.delivered(vec![Delivery { tag, result: Err(AppendError::Stopped) }]);
+            let stopped = |(tag, _)| Delivery { tag, result: Err(AppendError::Stopped) };
+            self.sink.delivered(records.drain(..).map(stopped).collect());
             return;
         }
-        let refused = if record.len() > RECORD_BYTES_MAX {
-            Some(AppendError::TooLarge)
-        } else if queue.bytes + record.len() > QUEUE_BYTES_MAX {
-            Some(AppendError::Unknown)
-        } else {
-            None
-        };
-        let record = if refused.is_some() { Bytes::new() } else { record };
-        queue.bytes += record.len();
-        queue.records.push_back(Pending {
-            partition: self.partition.0,
-            tag,
-            refused,
-            record,
-            sink: Arc::clone(&self.sink),
-            queued_at: Instant::now(),
-        });
+        for (tag, record) in records.drain(..) {
+            let refused = if record.len() > RECORD_BYTES_MAX {
+                Some(AppendError::TooLarge)
+            } else if queue.bytes + record.len() > QUEUE_BYTES_MAX {
+                Some(AppendError::Unknown)
+            } else {
+                None
+            };
+            let record = if refused.is_some() { Bytes::new() } else { record };
+            queue.bytes += record.len();
+            let (partition, sink) = (self.partition.0, Arc::clone(&self.sink));
+            queue.records.push_back(Pending { partition, tag, refused, record, sink, queued_at });
+        }
         if queue.writer_waits {
             queue.writer_waits = false;
             drop(queue);

@@ -4,7 +4,6 @@
 pub(crate) mod postgres;
 pub(crate) mod sqlite;
 
-use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use engine::view::Row;
@@ -16,6 +15,10 @@ use crate::tables::TableSpec;
 
 /// A dialect of SQL. Texts are made once for each table and kept.
 pub(crate) trait Dialect {
+    /// The statements that move checkpoints if the tables are of this generation: each a partition, the five numbers it
+    /// goes to, and the five that it must be at. They change as many rows as there are moves, or somebody else was there.
+    fn moves(&self, moves: &[[i64; 11]], generation: i64) -> Vec<Statement>;
+
     /// Makes a view table and its indexes.
     fn create(&self, table: &TableSpec) -> Vec<String>;
 
@@ -29,7 +32,7 @@ pub(crate) trait Dialect {
     fn inserts<'a>(
         &self,
         table: &'a TableSpec,
-        rows: &'a BTreeMap<&'a str, &'a Row>,
+        rows: &'a [(&'a str, &'a Row)],
     ) -> Box<dyn Iterator<Item = Vec<u8>> + Send + 'a>;
 
     /// `column` is one of the texts in the placeholder's value: see `texts`.
@@ -42,7 +45,7 @@ pub(crate) trait Dialect {
     fn upserts<'a>(
         &self,
         table: &'a TableSpec,
-        rows: &'a BTreeMap<&'a str, &'a Row>,
+        rows: &'a [(&'a str, &'a Row)],
     ) -> Box<dyn Iterator<Item = Statement> + Send + 'a>;
 
     /// Most keys that one statement takes.
@@ -79,6 +82,10 @@ macro_rules! either {
 }
 
 impl Dialect for AnyDialect {
+    fn moves(&self, moves: &[[i64; 11]], generation: i64) -> Vec<Statement> {
+        either!(self, dialect => dialect.moves(moves, generation))
+    }
+
     fn create(&self, table: &TableSpec) -> Vec<String> {
         either!(self, dialect => dialect.create(table))
     }
@@ -94,7 +101,7 @@ impl Dialect for AnyDialect {
     fn inserts<'a>(
         &self,
         table: &'a TableSpec,
-        rows: &'a BTreeMap<&'a str, &'a Row>,
+        rows: &'a [(&'a str, &'a Row)],
     ) -> Box<dyn Iterator<Item = Vec<u8>> + Send + 'a> {
         either!(self, dialect => dialect.inserts(table, rows))
     }
@@ -110,7 +117,7 @@ impl Dialect for AnyDialect {
     fn upserts<'a>(
         &self,
         table: &'a TableSpec,
-        rows: &'a BTreeMap<&'a str, &'a Row>,
+        rows: &'a [(&'a str, &'a Row)],
     ) -> Box<dyn Iterator<Item = Statement> + Send + 'a> {
         either!(self, dialect => dialect.upserts(table, rows))
     }

@@ -17,8 +17,6 @@ use crate::tables::{Tables, is_plain, misused};
 const CHECKPOINTS: &str = "SELECT \"partition\", next_offset, epoch, nonce, next_seq, open FROM checkpoints";
 const CHECKPOINT_FIRST: &str = "INSERT INTO checkpoints (\"partition\", next_offset, epoch, nonce, next_seq, open) \
     VALUES ($1, $2, $3, $4, $5, $6) ON CONFLICT (\"partition\") DO NOTHING";
-const CHECKPOINT_MOVE: &str = "UPDATE checkpoints SET next_offset = $2, epoch = $3, nonce = $4, next_seq = $5, open = $6 \
-    WHERE \"partition\" = $1 AND next_offset = $7 AND epoch = $8 AND nonce = $9 AND next_seq = $10 AND open = $11";
 /// 100 rows of one table: for fewer, a copy's second round trip takes longer than it saves.
 const COPY_ROWS_MIN: usize = 100;
 const INTEGER: ColumnKind = ColumnKind::Integer;
@@ -120,8 +118,8 @@ pub(crate) async fn checkpoints(session: &mut impl Session) -> Result<BTreeMap<P
 #[derive(Default)]
 struct Changes<'a> {
     /// Rows that are not there yet, as far as is known.
-    inserts: BTreeMap<&'a str, &'a Row>,
-    upserts: BTreeMap<&'a str, &'a Row>,
+    inserts: Vec<(&'a str, &'a Row)>,
+    upserts: Vec<(&'a str, &'a Row)>,
     deletes: Vec<&'a str>,
 }
 
@@ -136,24 +134,37 @@ pub(crate) async fn commit(
     dialect: &impl Dialect,
 ) -> Result<(), StoreFault> {
     let somewhere = batch.checkpoints.first().map(|(partition, ..)| *partition).unwrap_or_default();
-    let meta = session.fetch(Statement::plain("SELECT generation FROM meta"), &[INTEGER]).await?;
-    if meta != [[Value::from(generation)]] {
-        // Somebody made the tables anew since this store was opened: what this worker folded belongs to the old ones.
-        return Err(StoreFault::Fenced(somewhere));
+    let (mut moves, mut firsts) = (Vec::with_capacity(batch.checkpoints.len()), Vec::new());
+    for (partition, expected, next) in &batch.checkpoints {
+        match expected {
+            Some(expected) => moves.push(checkpoint_move(*partition, *expected, *next)?),
+            None => firsts.push((*partition, *next)),
+        }
     }
-    let mut moves = batch.checkpoints.iter().collect::<Vec<_>>();
-    moves.sort_unstable_by_key(|(partition, ..)| *partition);
-    for &(partition, expected, next) in moves {
+    moves.sort_unstable();
+    let mut moved = 0;
+    for statement in dialect.moves(&moves, generation) {
+        moved += session.execute(statement).await?;
+    }
+    if moved != moves.len() as u64 || moves.is_empty() {
+        let meta = session.fetch(Statement::plain("SELECT generation FROM meta"), &[INTEGER]).await?;
+        if meta != [[Value::from(generation)]] {
+            // Somebody made the tables anew since this store was opened: what this worker folded belongs to the old ones.
+            return Err(StoreFault::Fenced(somewhere));
+        }
+    }
+    if moved != moves.len() as u64 {
+        let found = checkpoints(session).await?;
+        // Those that could be moved have been, in this transaction.
+        let stays = |(partition, _, next): &&(_, Option<Checkpoint>, Checkpoint)| found.get(partition) != Some(next);
+        let fenced = batch.checkpoints.iter().filter(|(_, expected, _)| expected.is_some()).find(stays);
+        return Err(StoreFault::Fenced(fenced.map_or(somewhere, |(partition, ..)| *partition)));
+    }
+    firsts.sort_unstable_by_key(|(partition, _)| *partition);
+    for (partition, next) in firsts {
         let mut binds = vec![Bind::Integer(i64::from(partition.0))];
-        binds.extend(checkpoint_binds(next)?);
-        let text = match expected {
-            None => CHECKPOINT_FIRST,
-            Some(expected) => {
-                binds.extend(checkpoint_binds(expected)?);
-                CHECKPOINT_MOVE
-            }
-        };
-        if session.execute(Statement::new(text, binds)).await? != 1 {
+        binds.extend(checkpoint_numbers(next)?.map(Bind::Integer));
+        if session.execute(Statement::new(CHECKPOINT_FIRST, binds)).await? != 1 {
             return Err(StoreFault::Fenced(partition));
         }
     }
@@ -166,7 +177,7 @@ pub(crate) async fn commit(
             Some(row) => {
                 tables.get(key.table)?.accept(&key.key, row)?;
                 let rows = if may_copy && index < batch.new { &mut changes.inserts } else { &mut changes.upserts };
-                rows.insert(&key.key, row);
+                rows.push((key.key.as_str(), row));
             }
             None => changes.deletes.push(&key.key),
         }
@@ -177,6 +188,9 @@ pub(crate) async fn commit(
         if insert.is_none() {
             upserts.append(&mut inserts);
         }
+        // Mostly they are in order already, which is found out by one look at each.
+        inserts.sort_by_key(|(key, _)| *key);
+        upserts.sort_by_key(|(key, _)| *key);
         deletes.sort_unstable();
         for keys in deletes.chunks(dialect.keys_max()) {
             let keys = dialect.texts(keys.iter().copied());
@@ -260,19 +274,24 @@ pub(crate) async fn list(
     Ok(found)
 }
 
+/// A partition, the columns of the checkpoint it goes to, and of the one it must be at: see [`Dialect::moves`].
+fn checkpoint_move(partition: Partition, from: Checkpoint, to: Checkpoint) -> Result<[i64; 11], StoreFault> {
+    let mut numbers = [i64::from(partition.0); 11];
+    numbers[1..6].copy_from_slice(&checkpoint_numbers(to)?);
+    numbers[6..].copy_from_slice(&checkpoint_numbers(from)?);
+    Ok(numbers)
+}
+
 /// The columns of a checkpoint but its partition.
-fn checkpoint_binds(checkpoint: Checkpoint) -> Result<[Bind; 5], StoreFault> {
-    let plain = |number: u64| {
-        let number = i64::try_from(number).map_err(|_| misused(format!("{checkpoint:?} is out of range")))?;
-        Ok::<_, StoreFault>(Bind::Integer(number))
-    };
+fn checkpoint_numbers(checkpoint: Checkpoint) -> Result<[i64; 5], StoreFault> {
+    let plain = |number: u64| i64::try_from(number).map_err(|_| misused(format!("{checkpoint:?} is out of range")));
     Ok([
         plain(checkpoint.next_offset.0)?,
         plain(checkpoint.epoch.0)?,
         // Databases know no unsigned numbers. A nonce is drawn from all 64 bits; they are kept, read as a signed number.
-        Bind::Integer(checkpoint.nonce.0.cast_signed()),
+        checkpoint.nonce.0.cast_signed(),
         plain(checkpoint.next_seq.0)?,
-        Bind::Integer(i64::from(checkpoint.open)),
+        i64::from(checkpoint.open),
     ])
 }
 

@@ -320,7 +320,7 @@ async fn take(request: Request) -> Response {
     let (parts, body) = request.into_parts();
     let limits = BodyLimits { grace: Duration::from_millis(300), ..BodyLimits::DEFAULT };
     match command_request_within(&parts, body, &limits).await {
-        Ok(command) => command.body.to_string().into_response(),
+        Ok(command) => command.body.root().to_value().to_string().into_response(),
         Err(problem) => problem.into_response(),
     }
 }

@@ -55,7 +55,8 @@ pub struct NodeOptions {
     pub queue_wait_max: Duration,
     /// Longest wait of one submission for its answer.
     pub answer_wait: Duration,
-    /// Bytes of saved states kept in memory, all partitions together. 16 MiB.
+    /// Bytes of saved states kept in memory, all partitions together. 8 MiB: about
+    /// five thousand orders, for what changes again changes soon.
     pub cache_bytes: u64,
     /// Threads that look things up in the state store and read records back.
     pub loader_threads: usize,
@@ -76,7 +77,7 @@ impl Default for NodeOptions {
             queue_max: 1_024,
             queue_wait_max: Duration::from_secs(1),
             answer_wait: Duration::from_secs(30),
-            cache_bytes: 16 << 20,
+            cache_bytes: 8 << 20,
             loader_threads: 2,
             errands_max: 1_024,
             call_wait: Duration::from_secs(30),

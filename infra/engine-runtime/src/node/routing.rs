@@ -12,6 +12,7 @@ use engine::position::{Epoch, Partition, Position};
 use engine::saga::Reactor;
 use engine::stream::{StreamName, Tenant};
 use futures::FutureExt;
+use metrics::counter;
 use tokio::sync::{OwnedSemaphorePermit, mpsc, oneshot, watch};
 use tokio::time::{Instant, sleep_until, timeout_at};
 use tracing::{debug, error};
@@ -59,8 +60,11 @@ impl<R: Reactor> Shared<R> {
     ) -> impl Future<Output = Result<Answer<R::State>, NoAnswer>> + Send + use<R> {
         let deadline = Instant::now() + wait;
         let handed = self.hand_over(envelope, deadline, way);
-        if handed.is_err() {
+        if let Err(why) = &handed {
             self.turned_away.increment(1);
+            if *why == NoAnswer::Overloaded {
+                counter!("docket_commands_turned_away_total").increment(1);
+            }
         }
         async move { answer(handed?, deadline).await }
     }

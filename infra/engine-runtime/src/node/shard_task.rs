@@ -445,6 +445,12 @@ impl<R: Reactor> ShardTask<R> {
                         // The node itself is gone.
                         return Down::Ended(false);
                     }
+                    // Whoever else is about to knock goes first, so that they share a turn and a flush: the one who
+                    // knocks wakes this task at once, and it would find nobody but him.
+                    tokio::task::yield_now().await;
+                    while knocks.len() < KNOCKS_MAX && let Ok(knock) = self.knocks.try_recv() {
+                        knocks.push(knock);
+                    }
                     let since = Instant::now();
                     for knock in knocks.drain(..) {
                         if is_full { self.turn_away(knock, NoAnswer::LogFull) } else { self.take(knock, since) }

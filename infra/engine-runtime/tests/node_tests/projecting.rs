@@ -16,15 +16,15 @@ use serde_json::json;
 use crate::business::{Happened, Wish};
 use crate::house::{House, LONG, add, asked, decided, genesis, id, jar, trip};
 
-static TABLES: [Table; 2] = [Table { name: "jars", columns: &[] }, PARKED_TABLE];
+pub static TABLES: [Table; 2] = [Table { name: "jars", columns: &[] }, PARKED_TABLE];
 
 /// Jars and what is in them. Cannot bear amounts of 13, until it is cured.
-struct Jars {
+pub struct Jars {
     cured: AtomicBool,
 }
 
 impl Jars {
-    fn new() -> Arc<Self> {
+    pub fn new() -> Arc<Self> {
         Arc::new(Self { cured: AtomicBool::new(false) })
     }
 }
@@ -66,7 +66,7 @@ async fn try_follow(
     Projection::start(log, &house.genesis, view.clone(), store.clone(), clock, options).await
 }
 
-fn new_store() -> Arc<dyn ReadStore> {
+pub fn new_store() -> Arc<dyn ReadStore> {
     Arc::new(MemoryReadStore::new(&TABLES))
 }
 
