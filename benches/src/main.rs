@@ -17,6 +17,7 @@ mod generator;
 mod ground;
 mod growth;
 mod house;
+mod overload;
 mod reads;
 mod restart;
 mod several_nodes;
@@ -98,6 +99,8 @@ enum Question {
     W6Checkout,
     /// How soon is it ready again, with a long history?
     Restart,
+    /// What becomes of it when it is asked for twice and five times what it can do?
+    Overload,
     /// Does it stay small and fast with many orders and a large log? Half an hour and 15 GB; not among `all`
     Growth,
     /// How fast is it on Kafka and PostgreSQL, on one node and on three, and how soon is a dead node's work taken over?
@@ -193,6 +196,9 @@ async fn ask(question: Question, how: &How) -> Done<()> {
     }
     if asked(Question::W6Checkout) {
         w6_checkout::measure(how, &mut table)?;
+    }
+    if asked(Question::Overload) {
+        overload::measure(how, &mut table)?;
     }
     if asked(Question::Restart) || asked(Question::W5Replay) {
         let history = house::History::make(how).await?;

@@ -283,12 +283,17 @@ async fn a_thousand_requests_in_one_breath_are_answered_in_order() {
 async fn a_cursor_that_was_touched_is_refused_wherever_it_is_shown() {
     let house = House::open(&[]).await;
     let (address, client) = (house.address(), house.client());
+    let mut placed = String::new();
     for _ in 0..3 {
         let body = kit::shop::order("c", "here", vec![kit::shop::line("b", 1, 100)], None);
         let reply = client.post("/v1/orders", Uuid::now_v7(), &body).await.expect("an answer");
         assert_eq!(reply.status, 201);
+        let position = reply.header("docket-position").expect("a position").to_owned();
+        placed = if placed.is_empty() { position } else { format!("{placed}, {position}") };
     }
-    let page = client.get("/v1/orders?limit=1").await.expect("an answer").body;
+    // Lists tell what has come to them; asked so, what was placed has.
+    let fresh = [("docket-min-position", placed.as_str()), ("prefer", "wait=30")];
+    let page = client.get_with("/v1/orders?limit=1", &fresh).await.expect("an answer").body;
     let cursor = page["next_cursor"].as_str().expect("there is more").to_owned();
     let good = client.get(&format!("/v1/orders?limit=1&cursor={cursor}")).await.expect("an answer");
     assert_eq!(good.body["items"].as_array().map(Vec::len), Some(1));

@@ -115,7 +115,7 @@ async fn too_much_is_shed_and_the_rest_is_done_as_fast_as_ever() {
         assert_eq!(found.other, Vec::<String>::new(), "everybody is answered, and nobody otherwise");
         assert!(found.turned_away > 0, "it was not too much");
         // The clients take their share of the machine too: the bench tells how much is kept where they do not.
-        assert!(found.a_second() > peak.a_second() * 0.4, "{:.0}/s of {:.0}/s", found.a_second(), peak.a_second());
+        assert!(found.a_second() > peak.a_second() * 0.3, "{:.0}/s of {:.0}/s", found.a_second(), peak.a_second());
         let bound = Duration::from_millis(100) * 10 + quiet.at(99) * 10;
         assert!(found.accepted.at(99) < bound, "{:?}, more than {bound:?}", found.accepted.at(99));
         keys.extend(found.keys);

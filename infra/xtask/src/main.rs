@@ -215,7 +215,7 @@ fn test() -> Done {
 }
 
 /// The tests of the whole house that need no broker and no database.
-const WITHOUT_KAFKA: &[&str] = &["--test", "it", "--test", "faults"];
+const WITHOUT_KAFKA: &[&str] = &["--test", "it", "--test", "faults", "--test", "pressure"];
 
 fn tidy() -> Done {
     step("cargo", &["fmt", "--all", "--check"])?;
