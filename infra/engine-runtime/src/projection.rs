@@ -23,8 +23,8 @@ use engine::read_store::{Progress, ReadStore, StoreFault};
 use engine::record::Genesis;
 use engine::stream::{StreamId, StreamName, Tenant};
 use engine::view::{Column, ColumnKind, Table, View};
-use serde::{Deserialize, Serialize};
 use metrics::gauge;
+use serde::{Deserialize, Serialize};
 use tokio::sync::watch;
 use tokio_util::sync::CancellationToken;
 

@@ -95,7 +95,8 @@ struct Inside {
 impl ReadCache {
     pub(super) fn new(partitions: u16, tail: Tail, options: &CacheOptions) -> Self {
         let name = options.name;
-        let lookups = |result: &'static str| counter!("docket_cache_lookups_total", "cache" => name, "result" => result);
+        let lookups =
+            |result: &'static str| counter!("docket_cache_lookups_total", "cache" => name, "result" => result);
         let (gate, shelf) = (Gate::new(partitions, tail), MokaShelf::new(options));
         Self {
             name,

@@ -131,4 +131,3 @@ fn events_of<E: Event>(position: Position, bytes: &Bytes) -> Result<Vec<Recorded
     }
     Ok(events)
 }
-
