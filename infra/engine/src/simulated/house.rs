@@ -7,8 +7,11 @@
 //! runners around them (errands, timers, saver, feeder) are mirrored, because the real ones wait. The referee knows only
 //! the log, the gateway's books, the read store and what clients were told.
 
+mod account;
 mod business;
+mod claiming;
 mod clients;
+mod committing;
 mod errands;
 mod gateway;
 mod mischief;
@@ -18,6 +21,7 @@ mod projecting;
 mod read_store;
 mod reading;
 mod referee;
+mod report;
 mod running;
 mod saga;
 mod settled;
@@ -26,4 +30,5 @@ mod world;
 mod writing;
 
 pub use mistakes::Mistake;
-pub use world::{Check, Plan, Report, Violation, simulate};
+pub use report::{Check, Plan, Report, Violation};
+pub use world::simulate;

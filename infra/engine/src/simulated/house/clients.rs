@@ -102,8 +102,9 @@ impl Street {
     }
 
     fn any_started(&self, dice: &mut Dice) -> Option<StreamName> {
-        let index = dice.below(self.started.len() as u64) as usize;
-        self.started.get(index).cloned()
+        // Of the latest: what is long over is past asking.
+        let back = dice.below(5) as usize;
+        self.started.iter().rev().nth(back).cloned()
     }
 
     /// Something new to ask for.
@@ -112,7 +113,7 @@ impl Street {
             // The accounts first, and something in them, so that most of what is asked can happen.
             self.opened += 1;
             let opens = self.opened % 2 == 1;
-            return if opens { Wish::Open(account) } else { Wish::Deposit(account, dice.between(100, 400)) };
+            return if opens { Wish::Open(account) } else { Wish::Deposit(account, dice.between(200, 600)) };
         }
         match dice.below(100) {
             0..3 => Wish::Open(self.any_account(dice)),
@@ -121,14 +122,14 @@ impl Street {
             26..28 => Wish::Deposit(self.any_account(dice), AMOUNT_MAX + 1),
             28..68 => {
                 let (from, to) = (self.any_account(dice), self.any_account(dice));
-                let (amount, fee) = (dice.between(1, 120), dice.between(1, 9));
+                let (amount, fee) = (dice.between(1, 80), dice.between(1, 9));
                 let card = match dice.below(20) {
                     0..2 => Card::Declined,
                     2..4 => Card::FailsAtCapture,
                     4..8 => Card::Busy,
                     _ => Card::Good,
                 };
-                let confirm_within_us = if dice.chance(450) { Some(dice.between(2_000, 60_000)) } else { None };
+                let confirm_within_us = if dice.chance(400) { Some(dice.between(4_000, 80_000)) } else { None };
                 let terms = Terms { from, to, amount, fee, card, confirm_within_us };
                 Wish::Start(self.new_name(dice, "transfer"), terms)
             }
@@ -139,7 +140,7 @@ impl Street {
                 Wish::Begin(self.new_name(dice, "standing"), plan)
             }
             number => match self.any_started(dice) {
-                Some(stream) if number < 92 => Wish::Confirm(stream),
+                Some(stream) if number < 96 => Wish::Confirm(stream),
                 Some(stream) => Wish::Cancel(stream),
                 None => Wish::Deposit(self.any_account(dice), 1),
             },
@@ -247,7 +248,7 @@ impl World {
             let delay = self.dice.between(20, 800);
             // A row is asked of the process that is there now: another may know less.
             let of = if matches!(input, ToNode::Look(..)) { Some(incarnation) } else { None };
-            self.after(delay, Event::AtNode(node, of, input));
+            self.after(delay, Event::at_node(node, of, input));
         }
         let patience = self.dice.between(15_000, 40_000);
         self.after(patience, Event::Try(index, ticket));

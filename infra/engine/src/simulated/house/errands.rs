@@ -144,9 +144,9 @@ impl World {
             if self.dice.chance(self.faults.call_twice) {
                 self.count("call made twice");
                 let again = there + self.dice.between(100, 40_000);
-                self.after(again, Event::Call(node, incarnation, errand.clone(), call.clone(), false));
+                self.after(again, Event::Call(node, incarnation, Box::new((errand.clone(), call.clone())), false));
             }
-            self.after(there + late, Event::Call(node, incarnation, errand.clone(), call, answered));
+            self.after(there + late, Event::Call(node, incarnation, Box::new((errand.clone(), call)), answered));
         }
         if lost || !answered {
             self.count("call without answer");
@@ -199,7 +199,7 @@ impl World {
             self.count("message lost");
         } else {
             let delay = self.dice.between(10, 400);
-            self.after(delay, Event::AtNode(to, None, ToNode::Submit(partition, ticket, envelope)));
+            self.after(delay, Event::at_node(to, None, ToNode::Submit(partition, ticket, envelope)));
         }
         let patience = self.dice.between(PATIENCE_US.0, PATIENCE_US.1);
         self.reach(node, patience, ToNode::GiveUp(ticket));

@@ -212,6 +212,10 @@ impl Desk {
 impl Node {
     pub(super) fn new(clearing: Clearing, partitions: usize, limits: Limits) -> Self {
         let desk = |partition| Desk::new(clearing, partition, partitions, limits, Store::new(clearing));
+        let (mut gate, mut shelf) = (Gate::new(partitions as u16, Tail::Ahead(TOUCHED_MAX)), SmallShelf::default());
+        for partition in (0..partitions as u16).map(Partition) {
+            gate.begins(partition, Offset(0), &mut shelf);
+        }
         Self {
             up: true,
             paused: false,
@@ -222,8 +226,8 @@ impl Node {
             desks: (0..partitions).map(desk).collect(),
             inbox: VecDeque::new(),
             own: BTreeMap::new(),
-            gate: Gate::new(partitions as u16, Tail::Ahead(TOUCHED_MAX)),
-            shelf: SmallShelf::default(),
+            gate,
+            shelf,
         }
     }
 

@@ -69,14 +69,14 @@ impl World {
         let load = there.gate.begin(key, Partition(partition as u16));
         let incarnation = there.incarnation;
         let delay = self.dice.between(10, 1_000);
-        self.after(delay, Event::StoreLook(node, incarnation, Looking { ticket, stream, floor, load }));
+        self.after(delay, Event::StoreLook(node, incarnation, Box::new(Looking { ticket, stream, floor, load })));
     }
 
     pub(super) fn store_look(&mut self, node: usize, incarnation: u64, looking: Looking) {
         let partition = self.partition_of(&looking.stream);
         let snapshot = self.read_store.look(partition, std::slice::from_ref(looking.load.key()));
         let delay = if self.dice.chance(200) { self.dice.between(1_000, 20_000) } else { self.dice.between(10, 500) };
-        self.after(delay, Event::AtNode(node, Some(incarnation), ToNode::Found(looking, snapshot)));
+        self.after(delay, Event::at_node(node, Some(incarnation), ToNode::Found(looking, snapshot)));
     }
 
     pub(super) fn found(&mut self, node: usize, looking: Looking, snapshot: Snapshot) {
@@ -113,7 +113,7 @@ impl World {
             return;
         }
         let delay = self.dice.between(20, 1_000);
-        self.after(delay, Event::Told(ticket, told));
+        self.after(delay, Event::Told(ticket, Box::new(told)));
     }
 }
 

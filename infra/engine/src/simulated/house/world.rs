@@ -38,83 +38,8 @@ pub(super) const CLAIM_TIMEOUT_US: u64 = 30_000;
 /// When a run begins, by the clocks.
 const BEGINNING_US: i64 = 1_700_000_000_000_000;
 
-/// What to simulate.
-#[derive(Clone, Copy, Debug, Default)]
-pub struct Plan {
-    /// A mistake, to see whether it is found.
-    pub mistake: Option<Mistake>,
-    /// Keep a line for everything that happens.
-    pub tell: bool,
-}
-
 pub(super) use super::mistakes::Mistake;
-
-/// What happened in one run.
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub struct Report {
-    /// Of everything that happened: equal for equal seeds.
-    pub trace_hash: u64,
-    /// Requests, all answered.
-    pub requests: u64,
-    /// How often each thing happened, by name: faults, kinds of answers, ends of terms and of sagas.
-    pub counts: BTreeMap<&'static str, u64>,
-    /// What happened, line by line, if the plan says to tell.
-    pub trace: Vec<String>,
-}
-
-/// Who finds that a promise was broken, and by looking at what.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
-pub enum Check {
-    /// Each record as it becomes durable: effective once, versions, time, and what the accepted prefix leads to.
-    Log,
-    /// What clients are told of their commands, against the log.
-    Answers,
-    /// What nodes call effective, and what their state stores end as.
-    States,
-    /// Each commit of the read store, and its rows at the end, against the fold of the log.
-    Rows,
-    /// What clients are shown of rows, against the log.
-    Reads,
-    /// Each call to the gateway, against what the log asks for.
-    Calls,
-    /// Accounts and the gateway's books at the end.
-    Money,
-    /// When timers fire.
-    Timers,
-    /// Whether all ends once nothing goes wrong any more.
-    Settling,
-    /// An assertion in the code that is simulated.
-    Assertion,
-}
-
-/// A promise that was broken, as a check says it.
-#[derive(Debug)]
-pub(super) struct Found {
-    pub(super) by: Check,
-    pub(super) what: String,
-}
-
-impl Found {
-    pub(super) fn new(by: Check, what: impl Into<String>) -> Self {
-        Self { by, what: what.into() }
-    }
-}
-
-/// A promise that was broken.
-#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
-#[error("seed {seed}, after {at_us} µs, found by {by:?}: {what}")]
-pub struct Violation {
-    /// In this run.
-    pub seed: u64,
-    /// At this virtual time.
-    pub at_us: u64,
-    /// By this check.
-    pub by: Check,
-    /// This.
-    pub what: String,
-    /// What happened before, if the plan says to tell.
-    pub trace: Vec<String>,
-}
+pub(super) use super::report::{Check, Found, Plan, Report, Violation};
 
 pub(super) enum Event {
     /// A copy of a write reaches the log of a partition.
@@ -124,27 +49,34 @@ pub(super) enum Event {
     /// The outcome of a write is known otherwise.
     Resolve(usize, usize, AppendError),
     /// Something reaches a node; of this incarnation, if it matters.
-    AtNode(usize, Option<u64>, ToNode),
+    AtNode(usize, Option<u64>, Box<ToNode>),
     /// A call reaches the gateway.
-    Call(usize, u64, Errand, Call, bool),
+    Call(usize, u64, Box<(Errand, Call)>, bool),
     /// A feeder's question and its commit reach the read store.
     StoreRead(usize, u64, usize, u64, Option<Vec<RowKey>>),
     StoreCommit(Box<Commit>),
     /// Rows that are written apart from their checkpoint (planted).
-    StoreRows(usize, u64, Batch),
+    StoreRows(usize, u64, Box<Batch>),
     /// A client's read reaches the read store.
-    StoreLook(usize, u64, super::node::Looking),
+    StoreLook(usize, u64, Box<super::node::Looking>),
     /// A client asks the next thing.
     Next(usize),
     /// A request is tried, if it was last tried under this ticket.
     Try(usize, Ticket),
     /// An answer reaches its client.
-    Told(Ticket, Told),
+    Told(Ticket, Box<Told>),
     Mischief,
     Resume(usize, u64),
     Restart(usize),
     HasRoom(usize),
     Heal,
+}
+
+impl Event {
+    /// Something reaches a node; of this incarnation, if it matters. Boxed: the queue moves what lies in it.
+    pub(super) fn at_node(node: usize, incarnation: Option<u64>, input: ToNode) -> Self {
+        Self::AtNode(node, incarnation, Box::new(input))
+    }
 }
 
 /// What a client is told.
@@ -350,7 +282,7 @@ impl World {
     /// For the node as it is now: if it starts anew this is dropped.
     pub(super) fn reach(&mut self, node: usize, delay_us: u64, input: ToNode) {
         let incarnation = self.nodes[node].incarnation;
-        self.after(delay_us, Event::AtNode(node, Some(incarnation), input));
+        self.after(delay_us, Event::at_node(node, Some(incarnation), input));
     }
 
     pub(super) fn is_there(&self, node: usize, incarnation: u64) -> bool {
@@ -369,12 +301,13 @@ impl World {
                     return Ok(());
                 }
                 if there.paused {
-                    there.inbox.push_back(input);
+                    there.inbox.push_back(*input);
                     return Ok(());
                 }
-                return self.at_node(node, input);
+                return self.at_node(node, *input);
             }
-            Event::Call(node, incarnation, errand, call, answered) => {
+            Event::Call(node, incarnation, called, answered) => {
+                let (errand, call) = *called;
                 return self.at_gateway(node, incarnation, errand, &call, answered);
             }
             Event::StoreRead(node, incarnation, partition, attempt, keys) => {
@@ -386,7 +319,7 @@ impl World {
                     self.read_store.write_rows(&batch);
                 }
             }
-            Event::StoreLook(node, incarnation, looking) => self.store_look(node, incarnation, looking),
+            Event::StoreLook(node, incarnation, looking) => self.store_look(node, incarnation, *looking),
             Event::Next(client) => self.next_request(client),
             Event::Try(request, ticket) => {
                 if !self.requests[request].done && self.requests[request].ticket == ticket {
@@ -394,7 +327,7 @@ impl World {
                     self.send(request);
                 }
             }
-            Event::Told(ticket, told) => return self.told(ticket, told),
+            Event::Told(ticket, told) => return self.told(ticket, *told),
             Event::Mischief => return self.mischief(),
             Event::Resume(node, incarnation) => {
                 if self.nodes[node].incarnation == incarnation {
@@ -435,7 +368,7 @@ impl World {
         if answered {
             let back = self.dice.between(20, 600);
             let returned = ToNode::Returned(errand, Came::Returned(heard));
-            self.after(back, Event::AtNode(node, Some(incarnation), returned));
+            self.after(back, Event::at_node(node, Some(incarnation), returned));
         }
         Ok(())
     }
