@@ -8,7 +8,7 @@ use std::sync::mpsc;
 use engine::event::{ContentType, EncodedEvent};
 use engine::log::{Delivery, DeliverySink, Log as _};
 use engine::message::CommandId;
-use engine::position::{Checkpoint, Nonce, Offset, Partition, Seq};
+use engine::position::{Checkpoint, Epoch, Nonce, Offset, Partition, Seq};
 use engine::record::{Body, Claim, Commit, Header, Kind, Record, StreamEvents};
 use engine_embedded::{EmbeddedLog, Options};
 use uuid::Uuid;
@@ -71,7 +71,7 @@ pub(crate) fn add(
 
     let (told, deliveries) = mpsc::channel();
     let mut appender = log.appender(partition, std::sync::Arc::new(Sink(told)));
-    let (epoch, nonce) = (checkpoint.epoch.next(), Nonce(4_711));
+    let (epoch, nonce) = (Epoch(checkpoint.epoch.0 + 1), Nonce(4_711));
     let claim = Claim { node: "pen".into(), address: "".into(), claimed_at: last.recorded_at };
     let header = |kind, seq| Header { kind, epoch, nonce, seq: Seq(seq) };
     let mut bytes = vec![Record::new(header(Kind::Claim, 0), Body::Claim(claim)).encode()];

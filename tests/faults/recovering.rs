@@ -119,7 +119,8 @@ async fn killed_while_a_large_log_is_folded_afresh_it_ends_with_the_same_states(
     let docket = started.unwrap_or_else(|fault| panic!("{fault}"));
     let reply = receive(docket.client()).await;
     assert_eq!((reply.status, &reply.body["version"]), (200, &Value::from(version + 1)), "{}", reply.body);
-    let shown = docket.client().get("/v1/stock/shop-1/beans").await.expect("an answer");
+    let row = docket.client().get_with("/v1/stock/shop-1/beans", &[("prefer", "wait=30")]).await;
+    let shown = row.expect("an answer");
     assert_eq!(shown.body["on_hand"], Value::from(200_002 + RECORDS), "{}", shown.body);
     docket.terminate().await;
 }

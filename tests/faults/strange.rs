@@ -64,7 +64,15 @@ async fn a_stream_of_250_000_events_is_decided_on_and_told_in_the_memory_of_any_
     assert!(began.elapsed() < FOLDED_WITHIN, "it took {:?} to fold them", began.elapsed());
     let reply = receive(client.clone()).await;
     assert_eq!((reply.status, &reply.body["version"]), (200, &Value::from(version + 1)), "{}", reply.body);
-    let shown = client.get("/v1/stock/shop-1/beans").await.expect("an answer");
+    // The read models fold them too, meanwhile.
+    let began = Instant::now();
+    let shown = loop {
+        let reply = client.get_with("/v1/stock/shop-1/beans", &[("prefer", "wait=20")]).await.expect("an answer");
+        if reply.status == 200 {
+            break reply;
+        }
+        assert!(began.elapsed() < FOLDED_WITHIN && reply.status == 503, "{}", reply.body);
+    };
     assert_eq!(shown.body["on_hand"], Value::from(200_002 + RECORDS * EVENTS), "{}", shown.body);
 
     // The peak from here on.

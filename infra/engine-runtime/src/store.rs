@@ -302,9 +302,9 @@ impl<R: Reactor> StateStore<R> {
         })
     }
 
-    /// Condemns the store if what was read from it is damaged.
+    /// Condemns the store if what was read from it is damaged, or contradicts the log: what it lost, the log has.
     fn checked_fault<T>(&self, result: Result<T, StoreFault>) -> Result<T, StoreFault> {
-        if let Err(StoreFault::Damaged(_)) = &result {
+        if let Err(StoreFault::Damaged(_) | StoreFault::Gap { .. }) = &result {
             tables::condemn(&self.directory);
         }
         result

@@ -105,7 +105,7 @@ impl<R: Reactor> StateStore<R> {
                     Some(Body::Commit(commit)) => {
                         recorded_at = commit.recorded_at.max(recorded_at);
                         sheet.put_commit(position, &commit);
-                        self.evolve(&mut working, position, &commit)?;
+                        self.checked_fault(self.evolve(&mut working, position, &commit))?;
                     }
                     Some(Body::Claim(claim)) => {
                         claimant = Some(Owner { node: claim.node.into(), address: claim.address.into() });
