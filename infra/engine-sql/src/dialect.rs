@@ -16,8 +16,11 @@ use crate::tables::TableSpec;
 
 /// A dialect of SQL. Texts are made once for each table and kept.
 pub(crate) trait Dialect {
-    /// Makes a view table and its indexes.
-    fn create(&self, table: &TableSpec) -> Vec<String>;
+    /// Makes a view table, without its indexes.
+    fn create(&self, table: &TableSpec) -> String;
+
+    /// Makes those of its indexes that are not there.
+    fn create_indexes(&self, table: &TableSpec) -> Vec<String>;
 
     /// Writes rows, one text for each number of rows that a statement of `upserts` has.
     fn upsert(&self, table: &TableSpec) -> Vec<Arc<str>>;
@@ -79,8 +82,12 @@ macro_rules! either {
 }
 
 impl Dialect for AnyDialect {
-    fn create(&self, table: &TableSpec) -> Vec<String> {
+    fn create(&self, table: &TableSpec) -> String {
         either!(self, dialect => dialect.create(table))
+    }
+
+    fn create_indexes(&self, table: &TableSpec) -> Vec<String> {
+        either!(self, dialect => dialect.create_indexes(table))
     }
 
     fn upsert(&self, table: &TableSpec) -> Vec<Arc<str>> {
