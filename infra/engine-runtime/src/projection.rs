@@ -3,14 +3,19 @@
 //! node's to feed ([`Sharing`]), and an ear for what the others fed. Woken by the log, never polling. What it cannot fold it parks by stream, visibly, and goes on
 //! with the others. It has no way to issue a command.
 
+mod check;
 mod folder;
+mod operations;
+mod parking;
 mod published;
 mod rows;
+mod scan;
 mod shared;
 mod worker;
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
+use std::sync::atomic::Ordering;
 use std::time::Duration;
 
 use engine::log::Log;
@@ -19,11 +24,14 @@ use engine::position::{Checkpoint, Offset, Partition, Position, Positions, Versi
 use engine::read_store::{Progress, ReadStore, StoreFault};
 use engine::record::Genesis;
 use engine::stream::{StreamId, StreamName, Tenant};
+use engine::time::Timestamp;
 use engine::view::{Column, ColumnKind, Table, View};
 use serde::{Deserialize, Serialize};
 use tokio::sync::watch;
 use tokio_util::sync::CancellationToken;
 
+pub use self::check::{CheckState, Difference, Scope, Side};
+pub use self::operations::{BesideState, BesideWord, Denied, Operations, OperationsParts, Scratch, State};
 use self::published::Published;
 use self::worker::{Source, Worker};
 
@@ -69,6 +77,20 @@ pub struct Parked {
     pub waiting: u64,
     /// What is wrong with it.
     pub why: String,
+    /// An operator's decision not to try it any more: its rows are shown as they were before that event.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub dropped: Option<Dropped>,
+}
+
+/// Who decided that a parked stream is dropped, and why.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Dropped {
+    /// When.
+    pub at: Timestamp,
+    /// Who, if it was said.
+    pub by: Option<Arc<str>>,
+    /// Why, if it was said.
+    pub why: Option<Arc<str>>,
 }
 
 /// Why a projection did not start or has stopped.
@@ -282,6 +304,25 @@ impl Projection {
     pub fn is_parked(&self, tenant: &Tenant, stream: &StreamName) -> bool {
         let parked = self.following.published.parked.read();
         !parked.is_empty() && parked.contains_key(&StreamId { tenant: tenant.clone(), name: stream.clone() })
+    }
+
+    /// How a stream is set aside, if it is.
+    pub fn parked_as(&self, tenant: &Tenant, stream: &StreamName) -> Option<Parked> {
+        let parked = self.following.published.parked.read();
+        if parked.is_empty() {
+            return None;
+        }
+        parked.get(&StreamId { tenant: tenant.clone(), name: stream.clone() }).cloned()
+    }
+
+    /// Events folded since the start.
+    pub fn events(&self) -> u64 {
+        self.following.published.events.load(Ordering::Relaxed)
+    }
+
+    /// Whether little was left to fold at some time since the start, and the store has done what it keeps for then.
+    pub fn is_caught_up(&self) -> bool {
+        *self.following.published.caught_up.borrow()
     }
 
     /// How it stands.

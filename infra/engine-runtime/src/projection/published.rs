@@ -2,6 +2,7 @@
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
+use std::sync::atomic::AtomicU64;
 
 use engine::position::{Offset, Partition};
 use engine::stream::StreamId;
@@ -18,6 +19,10 @@ pub(super) struct Published {
     pub(super) watermark: watch::Sender<Vec<Offset>>,
     pub(super) status: watch::Sender<ProjectionStatus>,
     pub(super) parked: RwLock<BTreeMap<StreamId, Parked>>,
+    /// Whether the store was told that little is left to fold, and has done what it keeps for then.
+    pub(super) caught_up: watch::Sender<bool>,
+    /// Events folded since the start.
+    pub(super) events: AtomicU64,
     workers: Mutex<BTreeMap<usize, Said>>,
     lag_events: Gauge,
     lag_seconds: Gauge,
@@ -38,6 +43,8 @@ impl Published {
             watermark: watch::channel(vec![Offset(0); usize::from(partitions)]).0,
             status: watch::channel(ProjectionStatus::Running).0,
             parked: RwLock::new(BTreeMap::new()),
+            caught_up: watch::channel(false).0,
+            events: AtomicU64::new(0),
             workers: Mutex::new(BTreeMap::new()),
             lag_events: gauge!("docket_projection_lag_events", "projection" => name),
             lag_seconds: gauge!("docket_projection_lag_seconds", "projection" => name),

@@ -4,6 +4,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::panic::AssertUnwindSafe;
 use std::sync::Arc;
+use std::sync::atomic::Ordering;
 use std::time::Duration;
 
 use engine::log::{Log, WakerGuard};
@@ -39,7 +40,12 @@ pub(super) struct Worker<V: View> {
     partitions: Vec<Partition>,
     stop: CancellationToken,
     woken: Arc<Notify>,
-    _waker: WakerGuard,
+    _wakers: (WakerGuard, Option<WakerGuard>),
+    /// The store as readers have it, which follows what is in use; the source's own stays with what this worker feeds.
+    readers: Arc<dyn ReadStore>,
+    /// Of what it feeds.
+    generation: i64,
+    caught_up: bool,
     /// `None` only while it is lent to a blocking task.
     folder: Option<Folder<V>>,
     events: Counter,
@@ -93,11 +99,13 @@ pub(super) enum End {
 impl<V: View> Worker<V> {
     /// A worker for these partitions, from where the store says that they are.
     pub(super) async fn open(
-        source: Source<V>,
+        mut source: Source<V>,
         number: usize,
         partitions: BTreeSet<Partition>,
         stop: CancellationToken,
     ) -> Result<Self, ProjectionFault> {
+        let readers = source.store.clone();
+        source.store = readers.feeder().unwrap_or_else(|| readers.clone());
         let (opening, log_id) = (source.store.clone(), source.genesis.log);
         let checkpoints = spawned(async move { opening.open(log_id).await }).await.map_err(store_fault)?;
         let mut committed = vec![None; usize::from(source.genesis.partitions)];
@@ -130,24 +138,59 @@ impl<V: View> Worker<V> {
         let waker = source.log.on_append(Arc::new(move || waking.notify_one()));
         let partitions = partitions.into_iter().collect::<Vec<_>>();
         let (view, options) = (source.view.clone(), source.options.clone());
-        let folder = Folder::new(view, options, partitions.clone(), source.shared, committed, parked);
-        let (folder, _waker) = (Some(folder), waker);
-        let worker = Self { source, number, partitions, stop, woken, _waker, folder, events, commits };
+        let mut folder = Folder::new(view, options, partitions.clone(), source.shared, committed, parked);
+        let generation = source.store.generation();
+        folder.generation = generation;
+        let waking = woken.clone();
+        let switched = readers.on_switched(Arc::new(move || waking.notify_one()));
+        let (folder, _wakers, caught_up) = (Some(folder), (waker, switched), false);
+        let worker = Self {
+            source,
+            number,
+            partitions,
+            stop,
+            woken,
+            _wakers,
+            readers,
+            generation,
+            caught_up,
+            folder,
+            events,
+            commits,
+        };
         worker.publish_parked();
         worker.publish();
         worker.running();
         Ok(worker)
     }
 
-    /// Alone in its projection: until it is stopped or cannot go on.
-    pub(super) async fn run_alone(self) {
+    /// Alone in its projection: until it is stopped or cannot go on. If other tables come into use, it goes on with them.
+    pub(super) async fn run_alone(mut self) {
         let published = self.source.published.clone();
-        let status = match self.run().await {
-            End::Asked => ProjectionStatus::Stopped,
-            End::Fenced(partition) => ProjectionStatus::Failed(store_fault(StoreFault::Fenced(partition))),
-            End::Fault(fault) => ProjectionStatus::Failed(fault),
+        let status = loop {
+            let anew = self.anew();
+            let status = match self.run().await {
+                End::Asked => ProjectionStatus::Stopped,
+                End::Fenced(_) if anew.is_due() => match anew.open().await {
+                    Ok(worker) => {
+                        self = worker;
+                        continue;
+                    }
+                    Err(status) => status,
+                },
+                End::Fenced(partition) => ProjectionStatus::Failed(store_fault(StoreFault::Fenced(partition))),
+                End::Fault(fault) => ProjectionStatus::Failed(fault),
+            };
+            break status;
         };
         published.over(status);
+    }
+
+    /// What it takes to begin anew, with whatever is in use then.
+    fn anew(&self) -> Anew<V> {
+        let source = Source { store: self.readers.clone(), ..self.source.clone() };
+        let partitions = self.partitions.iter().copied().collect();
+        Anew { source, number: self.number, partitions, stop: self.stop.clone(), generation: self.generation }
     }
 
     /// Until it is stopped or cannot go on.
@@ -165,10 +208,18 @@ impl<V: View> Worker<V> {
             if self.stop.is_cancelled() {
                 return self.leave().await;
             }
+            if self.readers.generation() != self.generation {
+                return End::Fenced(self.partitions.first().copied().unwrap_or_default());
+            }
             let worked = match self.batch().await {
                 Ok(worked) => worked,
                 Err(end) => return end,
             };
+            if !self.caught_up
+                && let Err(end) = self.say_caught_up(worked).await
+            {
+                return end;
+            }
             if !worked {
                 tokio::select! {
                     biased;
@@ -177,6 +228,35 @@ impl<V: View> Worker<V> {
                 }
             }
         }
+    }
+
+    /// Tells the store once that little is left to fold.
+    async fn say_caught_up(&mut self, worked: bool) -> Result<(), End> {
+        let behind = self.behind();
+        if worked && behind > self.source.options.batch_events_max as u64 {
+            return Ok(());
+        }
+        let store = self.source.store.clone();
+        match spawned(async move { store.caught_up().await }).await {
+            Ok(()) => {
+                self.caught_up = true;
+                self.source.published.caught_up.send_replace(true);
+            }
+            // Said again after the next batch.
+            Err(StoreFault::Unavailable(why)) => warn!(error = %why, "the read store does not answer"),
+            Err(fault) => return Err(store_end(fault)),
+        }
+        Ok(())
+    }
+
+    /// How many records are not folded.
+    fn behind(&self) -> u64 {
+        let Some(folder) = &self.folder else { return 0 };
+        let behind = |partition: &Partition| {
+            let at = folder.at[usize::from(partition.0)].next_offset;
+            self.source.log.end(*partition).0.saturating_sub(at.0)
+        };
+        self.partitions.iter().map(behind).sum()
     }
 
     /// Lends the folder to a thread that may wait.
@@ -220,6 +300,7 @@ impl<V: View> Worker<V> {
             self.publish_parked();
         }
         self.events.increment(events as u64);
+        self.source.published.events.fetch_add(events as u64, Ordering::Relaxed);
         let uncommitted = {
             let folder = self.folder();
             let committed = folder.committed.iter().map(|committed| committed.unwrap_or_default().next_offset.0);
@@ -257,7 +338,7 @@ impl<V: View> Worker<V> {
                     return Ok(found);
                 }
                 Err(StoreFault::Unavailable(why)) => self.back_off(&mut wait, why.to_string()).await?,
-                Err(fault) => return Err(End::Fault(store_fault(fault))),
+                Err(fault) => return Err(store_end(fault)),
             }
         }
     }
@@ -324,7 +405,7 @@ impl<V: View> Worker<V> {
             match spawned(async move { store.open(log_id).await }).await {
                 Ok(found) => return Ok(batch.checkpoints.iter().all(|(at, _, to)| found.get(at) == Some(to))),
                 Err(StoreFault::Unavailable(why)) => self.back_off(&mut wait, why.to_string()).await?,
-                Err(fault) => return Err(End::Fault(store_fault(fault))),
+                Err(fault) => return Err(store_end(fault)),
             }
         }
     }
@@ -396,11 +477,7 @@ impl<V: View> Worker<V> {
 
     fn report_lag(&self) {
         let Some(folder) = &self.folder else { return };
-        let behind = |partition: &Partition| {
-            let at = folder.at[usize::from(partition.0)].next_offset;
-            self.source.log.end(*partition).0.saturating_sub(at.0)
-        };
-        let lag: u64 = self.partitions.iter().map(behind).sum();
+        let lag = self.behind();
         let seconds = match folder.recorded_at {
             Some(recorded_at) if lag > 0 => self.source.clock.now().micros_since(recorded_at) as f64 / 1e6,
             _ => 0.0,
@@ -445,6 +522,65 @@ pub(super) async fn read_parked(store: &Arc<dyn ReadStore>) -> Result<BTreeMap<S
         if !full {
             return Ok(parked);
         }
+    }
+}
+
+/// What it takes to begin anew.
+struct Anew<V: View> {
+    source: Source<V>,
+    number: usize,
+    partitions: BTreeSet<Partition>,
+    stop: CancellationToken,
+    /// Of what was fed before.
+    generation: i64,
+}
+
+impl<V: View> Anew<V> {
+    /// Whether something else is in use now.
+    fn is_due(&self) -> bool {
+        self.source.store.generation() != self.generation
+    }
+
+    /// Begins anew, as soon as the store answers. `Err`: how it ended instead.
+    async fn open(self) -> Result<Worker<V>, ProjectionStatus> {
+        let mut wait = BACK_OFF_FIRST;
+        loop {
+            if self.stop.is_cancelled() {
+                return Err(ProjectionStatus::Stopped);
+            }
+            let opened =
+                Worker::open(self.source.clone(), self.number, self.partitions.clone(), self.stop.clone()).await;
+            let fault = match opened {
+                Ok(worker) => return Ok(worker),
+                Err(ProjectionFault::Store(fault)) => fault,
+                Err(fault) => return Err(ProjectionStatus::Failed(fault)),
+            };
+            match &*fault {
+                // What it fed was beside, and is not there any more.
+                StoreFault::Fenced(_) if self.source.store.feeder().is_none() => {
+                    return Err(ProjectionStatus::Stopped);
+                }
+                StoreFault::Fenced(_) => {}
+                StoreFault::Unavailable(why) => {
+                    self.source.published.waiting(self.number, Some(why.to_string()));
+                }
+                _ => return Err(ProjectionStatus::Failed(ProjectionFault::Store(fault))),
+            }
+            tokio::select! {
+                biased;
+                () = self.stop.cancelled() => {}
+                () = tokio::time::sleep(jittered(wait)) => {}
+            }
+            wait = (wait * 2).min(BACK_OFF_MAX);
+        }
+    }
+}
+
+/// What a fault of the store means for the worker that met it.
+fn store_end(fault: StoreFault) -> End {
+    match fault {
+        StoreFault::Fenced(partition) => End::Fenced(partition),
+        fault => End::Fault(store_fault(fault)),
     }
 }
 
