@@ -5,7 +5,7 @@ use axum::extract::{Path, State};
 use axum::response::{IntoResponse, Response};
 use axum::routing::get;
 use chassis::body::{APPLICATION_JSON, read_request};
-use chassis::headers::parse_uuid;
+use chassis::headers::{DOCKET_DROPPED, parse_uuid};
 use chassis::problem::{Code, Problem};
 use chassis::query::Query;
 use chassis::respond::Reply;
@@ -95,12 +95,18 @@ impl<R: Reactor<Event = ShopEvent>> QuerySide<R> {
         let partition = self.node.partition_of(&Tenant::default(), &stream);
         let next = found.checkpoints.get(&partition).map_or(Offset(0), |checkpoint| checkpoint.next_offset);
         let positions = reflected(partition, next);
-        let Some(row) = found.found.get(&key) else { return Err(not_found(absent).positions(&positions)) };
-        Ok(Reply::json(StatusCode::OK, &row.doc)
-            .version(Version(row.version))
-            .positions(&positions)
-            .conditional(&parts.headers)
-            .into_response())
+        let dropped = self.projection.parked_as(&Tenant::default(), &stream).map(|parked| parked.version.0);
+        let Some(row) = found.found.get(&key) else {
+            let problem = not_found(absent).positions(&positions);
+            return Err(dropped.map_or(problem.clone(), |version| problem.header(DOCKET_DROPPED, version.into())));
+        };
+        let reply = Reply::json(StatusCode::OK, &row.doc).version(Version(row.version)).positions(&positions);
+        // Shown without what an operator gave up, and saying so.
+        let reply = match dropped {
+            Some(version) => reply.header(DOCKET_DROPPED, version.into()),
+            None => reply,
+        };
+        Ok(reply.conditional(&parts.headers).into_response())
     }
 }
 

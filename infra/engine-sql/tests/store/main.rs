@@ -6,6 +6,7 @@
 mod copying;
 mod kit;
 mod postgres;
+mod rebuilding;
 mod sharing;
 mod shop;
 mod suite;
