@@ -27,7 +27,7 @@ Examples:
 const REBUILD_EXAMPLES: &str = "\
 Examples:
   docket projection rebuild                           beside the rows in use; waits, with a progress bar
-  docket projection rebuild --switch                  then compares both and brings the new ones into use
+  docket projection rebuild --switch                  then checks them and brings them into use
   docket projection rebuild --detach                  only begins";
 const COMPARE_EXAMPLES: &str = "\
 Examples:
@@ -107,7 +107,7 @@ pub(crate) struct RebuildArguments {
     /// Only begin; `docket projection list` tells how far it is
     #[arg(long, conflicts_with = "switch")]
     detach: bool,
-    /// Compare when it is done, and if nothing differs bring the new rows into use
+    /// Check the new rows when they are done, and bring them into use if they are what the log makes
     #[arg(long)]
     switch: bool,
 }
@@ -145,7 +145,7 @@ pub(crate) async fn run(command: ProjectionCommand, global: &Global) -> Result<(
                 projection = rebuilt(&client, &named.name).await?;
             }
             if switch {
-                let compared = check(&client, &named.name, &json!({"scope": "beside"})).await?;
+                let compared = check(&client, &named.name, &json!({"scope": "rebuilt"})).await?;
                 equal(&compared)?;
                 projection = post(&client, &named.name, &["switch"], Some(SWITCH_WAIT_S)).await?;
             }

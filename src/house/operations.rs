@@ -1,7 +1,9 @@
 //! `/v1/projections`: what an operator may look at and do to the read models. Nothing here is a command: nothing of it
 //! reaches the log. What is done runs in a task of its own, so that a caller who hangs up leaves nothing half-done; asked
-//! again, each either does the same or says why not.
+//! again under the same key, what changes which rows are in use is not done twice.
 
+use std::collections::VecDeque;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use axum::Router;
@@ -13,7 +15,7 @@ use chassis::cursor::CursorKey;
 use chassis::problem::{Problem, codes};
 use chassis::query::Query;
 use chassis::respond::Reply;
-use engine::message::{At, FieldError};
+use engine::message::{At, CommandId, FieldError};
 use engine::ports::Clock;
 use engine::read_store::StoreFault;
 use engine::stream::{StreamId, StreamName, Tenant};
@@ -26,6 +28,8 @@ use serde_json::{Value, json};
 
 /// 10 s: how long a switch waits for the rows beside, unless `Prefer: wait` says otherwise.
 const SWITCH_WAIT_DEFAULT: Duration = Duration::from_secs(10);
+/// 64 keys remembered: a repeat comes soon or never.
+const DONE_MAX: usize = 64;
 /// Most rows of a sample.
 const SAMPLE_MAX: u64 = 1_000;
 
@@ -33,6 +37,8 @@ const SAMPLE_MAX: u64 = 1_000;
 struct Desk {
     operations: Operations,
     cursors: CursorKey,
+    /// Keys of what was done last, so that a repeat whose first answer was lost does not do it twice.
+    done: Arc<Mutex<VecDeque<(CommandId, &'static str)>>>,
 }
 
 /// Its routes.
@@ -48,7 +54,7 @@ pub(super) fn routes(operations: &Operations, cursors: &CursorKey) -> Router {
         .route("/v1/projections/{name}/parked", get(parked))
         .route("/v1/projections/{name}/parked/{stream}/retry", post(retry))
         .route("/v1/projections/{name}/parked/{stream}/drop", post(drop_parked))
-        .with_state(Desk { operations: operations.clone(), cursors: cursors.clone() })
+        .with_state(Desk { operations: operations.clone(), cursors: cursors.clone(), done: Arc::default() })
 }
 
 type Answer = Result<Response, Problem>;
@@ -68,35 +74,31 @@ async fn show(State(desk): State<Desk>, Path(name): Path<String>, parts: Parts) 
 }
 
 async fn rebuild(State(desk): State<Desk>, Path(name): Path<String>, request: Request) -> Answer {
-    bare(request).await?;
+    let (id, _) = bare(request).await?;
     known(&name)?;
     let operations = desk.operations.clone();
-    done(async move { operations.rebuild().await }).await?;
-    desk.state(StatusCode::ACCEPTED).await
+    desk.once(id, "rebuild", StatusCode::ACCEPTED, async move { operations.rebuild().await.map(|_| ()) }).await
 }
 
 async fn switch(State(desk): State<Desk>, Path(name): Path<String>, request: Request) -> Answer {
-    let wait = bare(request).await?;
+    let (id, wait) = bare(request).await?;
     known(&name)?;
     let operations = desk.operations.clone();
-    done(async move { operations.switch(wait).await }).await?;
-    desk.state(StatusCode::OK).await
+    desk.once(id, "switch", StatusCode::OK, async move { operations.switch(wait).await.map(|_| ()) }).await
 }
 
 async fn roll_back(State(desk): State<Desk>, Path(name): Path<String>, request: Request) -> Answer {
-    let wait = bare(request).await?;
+    let (id, wait) = bare(request).await?;
     known(&name)?;
     let operations = desk.operations.clone();
-    done(async move { operations.roll_back(wait).await }).await?;
-    desk.state(StatusCode::OK).await
+    desk.once(id, "rollback", StatusCode::OK, async move { operations.roll_back(wait).await.map(|_| ()) }).await
 }
 
 async fn discard(State(desk): State<Desk>, Path(name): Path<String>, request: Request) -> Answer {
-    bare(request).await?;
+    let (id, _) = bare(request).await?;
     known(&name)?;
     let operations = desk.operations.clone();
-    done(async move { operations.discard().await }).await?;
-    desk.state(StatusCode::OK).await
+    desk.once(id, "discard", StatusCode::OK, async move { operations.discard().await.map(|_| ()) }).await
 }
 
 async fn check(State(desk): State<Desk>, Path(name): Path<String>, request: Request) -> Answer {
@@ -139,11 +141,7 @@ async fn parked(State(desk): State<Desk>, Path(name): Path<String>, parts: Parts
     Ok(Reply::json(StatusCode::OK, &json!({"items": items, "next_cursor": next})).into_response())
 }
 
-async fn retry(
-    State(desk): State<Desk>,
-    Path((name, stream)): Path<(String, String)>,
-    request: Request,
-) -> Answer {
+async fn retry(State(desk): State<Desk>, Path((name, stream)): Path<(String, String)>, request: Request) -> Answer {
     bare(request).await?;
     known(&name)?;
     let stream = stream_id(&stream)?;
@@ -175,14 +173,42 @@ impl Desk {
         let state = self.operations.state(NAME).await.map_err(denied)?;
         Ok(Reply::json(status, &state).into_response())
     }
+
+    /// Does it, unless it was done under this key, and tells how the projection stands.
+    async fn once(
+        &self,
+        id: CommandId,
+        verb: &'static str,
+        status: StatusCode,
+        work: impl Future<Output = Result<(), Denied>> + Send + 'static,
+    ) -> Answer {
+        let remembered = Arc::clone(&self.done);
+        if !held(&remembered).contains(&(id, verb)) {
+            done(async move {
+                work.await?;
+                let mut remembered = held(&remembered);
+                remembered.push_back((id, verb));
+                if remembered.len() > DONE_MAX {
+                    remembered.pop_front();
+                }
+                Ok(())
+            })
+            .await?;
+        }
+        self.state(status).await
+    }
 }
 
-/// A request that says everything in its path; how long it waits.
-async fn bare(request: Request) -> Result<Duration, Problem> {
+fn held<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+/// A request that says everything in its path; its key, and how long it waits.
+async fn bare(request: Request) -> Result<(CommandId, Duration), Problem> {
     let (parts, body) = request.into_parts();
     let request = bare_command_request(&parts, body).await?;
     only_empty(&request.body, request.parameters)?;
-    Ok(request.wait.unwrap_or(SWITCH_WAIT_DEFAULT))
+    Ok((request.id, request.wait.unwrap_or(SWITCH_WAIT_DEFAULT)))
 }
 
 fn only_empty(body: &Value, mut errors: Vec<FieldError>) -> Result<(), Problem> {
@@ -217,8 +243,9 @@ fn scope(body: &Value) -> Result<Scope, Vec<FieldError>> {
         }
         "whole" => (Some(Scope::Whole), ""),
         "beside" => (Some(Scope::Beside), ""),
+        "rebuilt" => (Some(Scope::Rebuilt), ""),
         _ => {
-            errors.push(fault("scope", "unknown-value", "must be stream, sample, whole or beside"));
+            errors.push(fault("scope", "unknown-value", "must be stream, sample, whole, beside or rebuilt"));
             (None, "")
         }
     };
@@ -248,9 +275,7 @@ fn stream_id(stream: &str) -> Result<StreamId, Problem> {
 }
 
 /// Does it in a task that nobody can end half-way.
-async fn done<T: Send + 'static>(
-    work: impl Future<Output = Result<T, Denied>> + Send + 'static,
-) -> Result<T, Problem> {
+async fn done<T: Send + 'static>(work: impl Future<Output = Result<T, Denied>> + Send + 'static) -> Result<T, Problem> {
     match tokio::spawn(work).await {
         Ok(done) => done.map_err(denied),
         Err(cut) => {
@@ -264,9 +289,7 @@ fn denied(why: Denied) -> Problem {
     match why {
         Denied::Busy(_) => Problem::new(codes::PROJECTION_BUSY, why.to_string()),
         Denied::Nothing(_) => Problem::new(codes::NOTHING_BESIDE, why.to_string()),
-        Denied::NotReady { behind } => {
-            Problem::new(codes::REBUILD_NOT_READY, why.to_string()).with("behind", behind)
-        }
+        Denied::NotReady { behind } => Problem::new(codes::REBUILD_NOT_READY, why.to_string()).with("behind", behind),
         Denied::NotParked => Problem::new(codes::STREAM_NOT_PARKED, why.to_string()),
         Denied::NotTried => Problem::new(codes::UNCONFIRMED, why.to_string()),
         Denied::Store(StoreFault::Unavailable(error)) => {

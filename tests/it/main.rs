@@ -9,6 +9,7 @@ const GROUND: platform::Ground = platform::Ground::Dev;
 
 mod a_key_is_a_command;
 mod a_process_behaves;
+mod a_read_model_is_rebuilt;
 mod a_saga_obeys_its_operator;
 mod an_order_lives;
 mod events_are_told_in_order;
@@ -16,6 +17,7 @@ mod every_fault_is_told;
 mod follow_one_order;
 mod money_moves_once;
 mod reads_are_never_stale;
+mod rows_are_what_the_log_makes;
 mod stock_is_promised_and_kept;
 mod the_readme_is_true;
 mod values_have_bounds;

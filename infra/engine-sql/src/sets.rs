@@ -269,7 +269,8 @@ pub(crate) async fn switch(
     let (now, next) = (meta.in_use.set, meta.in_use.set.other());
     let used = work::checkpoints(session, &sets[now.index()]).await?;
     let fed = work::checkpoints(session, &sets[next.index()]).await?;
-    let at = |partition: &Partition| fed.get(partition).map_or(Offset(0), |checkpoint: &Checkpoint| checkpoint.next_offset);
+    let at =
+        |partition: &Partition| fed.get(partition).map_or(Offset(0), |checkpoint: &Checkpoint| checkpoint.next_offset);
     if let Some((partition, _)) = used.iter().find(|(partition, used)| used.next_offset > at(partition)) {
         return Ok((meta.clone(), Switch::Behind(*partition)));
     }
@@ -277,8 +278,7 @@ pub(crate) async fn switch(
         return Ok((meta, Switch::Behind(Partition(0))));
     }
     let generation = meta.in_use.generation + 1;
-    let binds =
-        vec![Bind::Integer(next.index() as i64), Bind::Integer(generation), Bind::Integer(meta.token + 1)];
+    let binds = vec![Bind::Integer(next.index() as i64), Bind::Integer(generation), Bind::Integer(meta.token + 1)];
     let text = "UPDATE meta SET in_use = $1, generation = $2, beside = 'kept', beside_token = $3";
     session.execute(Statement::new(text, binds)).await?;
     Ok((meta, Switch::Done(generation)))

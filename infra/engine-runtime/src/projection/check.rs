@@ -52,8 +52,10 @@ pub enum Scope {
     Sample(usize),
     /// All rows.
     Whole,
-    /// The rebuilt rows beside those in use, against these.
+    /// All rows beside those in use, and all in use that differ from them.
     Beside,
+    /// All rows beside those in use, whatever those in use are like: whether a switch would be right.
+    Rebuilt,
 }
 
 /// Which rows.
@@ -88,7 +90,7 @@ pub struct Difference {
 /// How a check stands.
 #[derive(Clone, Debug, Serialize)]
 pub struct CheckState {
-    /// `stream`, `sample`, `whole` or `beside`.
+    /// `stream`, `sample`, `whole`, `beside` or `rebuilt`.
     pub scope: &'static str,
     /// `running`, `equal`, `different` or `failed`.
     pub state: &'static str,
@@ -192,9 +194,10 @@ impl<V: View> Operations<V> {
             Scope::Sample(_) => "sample",
             Scope::Whole => "whole",
             Scope::Beside => "beside",
+            Scope::Rebuilt => "rebuilt",
         };
         let beside = match scope {
-            Scope::Beside => Some(self.fed_beside().ok_or(Denied::Nothing("rebuilt"))?),
+            Scope::Beside | Scope::Rebuilt => Some(self.fed_beside().ok_or(Denied::Nothing("rebuilt"))?),
             _ => None,
         };
         let run = {
@@ -243,6 +246,7 @@ impl<V: View> Operations<V> {
         run: &Arc<Run>,
     ) -> Result<Option<Difference>, Denied> {
         let in_use: Arc<dyn ReadStore> = self.inner.store.clone();
+        run.parked.store(waits(&in_use).await?.len() as u64, Ordering::Relaxed);
         match (scope, beside) {
             (Scope::Stream(stream), _) => {
                 let partition = partition_of(&stream.tenant, &stream.name, self.inner.genesis.partitions);
@@ -268,7 +272,11 @@ impl<V: View> Operations<V> {
                 let sides = [(Side::Beside, beside.clone()), (Side::InUse, in_use.clone())];
                 self.walk(&in_use, &beside, &sides, run).await
             }
-            (Scope::Beside, None) => Err(Denied::Nothing("rebuilt")),
+            (Scope::Rebuilt, Some(beside)) => {
+                let sides = [(Side::Beside, beside.clone())];
+                self.walk(&in_use, &beside, &sides, run).await
+            }
+            (Scope::Beside | Scope::Rebuilt, None) => Err(Denied::Nothing("rebuilt")),
         }
     }
 

@@ -11,8 +11,8 @@ use engine::read_store::{Beside, Origin, ReadStore, SideBySide, StoreFault, Swit
 use engine::stream::{StreamId, StreamName, Tenant};
 use engine::view::{Row, RowKey, Table, View};
 use engine_runtime::projection::{
-    BesideWord, CheckState, Denied, Dropped, Operations, OperationsParts, PARKED_TABLE, Projection,
-    ProjectionOptions, ProjectionStatus, Scope, Sharing, Side,
+    BesideWord, CheckState, Denied, Dropped, Operations, OperationsParts, PARKED_TABLE, Projection, ProjectionOptions,
+    ProjectionStatus, Scope, Sharing, Side,
 };
 use engine_runtime::system::SystemClock;
 use engine_sql::{Options, ShareOptions, Shared, SqlReadStore};
@@ -225,6 +225,7 @@ async fn a_row_that_was_altered_is_named_and_a_rebuild_mends_it() {
         let compared = scene.check(Scope::Beside).await;
         let found = compared.difference.clone().unwrap_or_else(|| panic!("{compared:?}"));
         assert_eq!((found.rows, found.key.as_str()), (Side::InUse, "jar-7"), "the log says which of them is wrong");
+        assert_eq!(scene.check(Scope::Rebuilt).await.state, "equal");
         scene.operations.switch(LONG).await.unwrap();
         assert_eq!(scene.check(Scope::Whole).await.state, "equal");
 

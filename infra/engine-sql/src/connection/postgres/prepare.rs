@@ -65,11 +65,7 @@ impl PostgresDatabase {
         Ok(in_use)
     }
 
-    async fn prepare_in(
-        &self,
-        session: &mut PostgresSession<'_>,
-        sets: &[Tables; 2],
-    ) -> Result<InUse, StoreFault> {
+    async fn prepare_in(&self, session: &mut PostgresSession<'_>, sets: &[Tables; 2]) -> Result<InUse, StoreFault> {
         let encoding = session.fetch(Statement::plain("SHOW server_encoding"), &[TEXT]).await?;
         if encoding != [[Value::from("UTF8")]] {
             let shown = &self.place().shown;
