@@ -2,6 +2,7 @@
 //! or goes away and it ends all the same. Before a task starts, it waits for a place (as many as connections): there a
 //! caller may leave without a trace, so the tasks that nobody waits for are few.
 
+mod aim;
 mod beside;
 mod breaker;
 mod used;
@@ -27,6 +28,7 @@ use crate::dialect::sqlite::SqliteDialect;
 use crate::dialect::{AnyDialect, Dialect};
 use crate::sets::{InUse, Meta, Pin, Set};
 use crate::share::progress;
+use crate::store::aim::Aim;
 use crate::store::breaker::Breaker;
 use crate::store::used::Used;
 use crate::tables::{Index, Tables, misused};
@@ -116,17 +118,6 @@ pub struct SqlReadStore {
     /// An operation that takes longer is given up and its connection closed: the server has gone without a word.
     read_end: Option<Duration>,
     write_end: Option<Duration>,
-}
-
-/// Which tables a handle means.
-#[derive(Clone, Debug)]
-enum Aim {
-    /// Whatever is in use.
-    Readers,
-    /// What was in use when it was opened.
-    Feeder(Arc<OnceLock<InUse>>),
-    /// What is beside, under this token.
-    Beside(i64),
 }
 
 #[derive(Debug)]
@@ -336,17 +327,6 @@ impl SqlReadStore {
         self.inner.database.close().await;
     }
 
-    /// Which tables this handle means now.
-    fn pin(&self) -> Result<Pin, StoreFault> {
-        let in_use = self.inner.in_use()?;
-        Ok(match &self.aim {
-            Aim::Readers => Pin::InUse(in_use),
-            Aim::Feeder(pinned) => Pin::InUse(pinned.get().copied().unwrap_or(in_use)),
-            // After a switch it is another set; but then the token is another, too.
-            Aim::Beside(token) => Pin::Beside { set: in_use.set.other(), token: *token },
-        })
-    }
-
     /// Runs an operation that reads. If what it meant is not there any more, readers are given what is in use now, and
     /// who feeds is `Fenced`.
     async fn read<T, F, Operation>(&self, operation: F) -> Result<T, StoreFault>
@@ -404,38 +384,6 @@ impl SqlReadStore {
             done
         })
         .await
-    }
-
-    async fn open_now(&self, log: LogId) -> Result<BTreeMap<Partition, Checkpoint>, StoreFault> {
-        let mut looks = 0;
-        loop {
-            let pin = self.pin()?;
-            let done = self
-                .write(move |inner| async move {
-                    let mut session = inner.database.begin(Access::Write).await?;
-                    let done = work::open(&mut session, log, pin, inner.tables(pin.set())).await;
-                    settle(session, done).await
-                })
-                .await;
-            let may_move = match &self.aim {
-                Aim::Readers => true,
-                Aim::Feeder(pinned) => pinned.get().is_none(),
-                Aim::Beside(_) => false,
-            };
-            match done {
-                Err(StoreFault::Fenced(_)) if may_move && looks < LOOKS_MAX => {
-                    looks += 1;
-                    self.look_again().await?;
-                }
-                Ok(checkpoints) => {
-                    if let (Aim::Feeder(pinned), Pin::InUse(in_use)) = (&self.aim, pin) {
-                        let _ = pinned.set(in_use);
-                    }
-                    return Ok(checkpoints);
-                }
-                done => return done,
-            }
-        }
     }
 
     /// Runs an operation that writes.
