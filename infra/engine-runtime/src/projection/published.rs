@@ -104,6 +104,11 @@ impl Published {
     pub(super) fn over(&self, status: ProjectionStatus) {
         if let ProjectionStatus::Failed(fault) = &status {
             error!(fault.code = "projection-stopped", error = %crate::chain(fault), "a projection has stopped");
+        } else {
+            // Of one that ended as it was asked to, nothing stays to be alarmed about.
+            self.lag_events.set(0.0);
+            self.lag_seconds.set(0.0);
+            self.parked_count.set(0.0);
         }
         self.status.send_replace(status);
     }
