@@ -85,6 +85,16 @@ impl Global {
         Screen::stdout(self.output)
     }
 
+    /// Where long lists go, that are printed as they come: one document a line unless somebody looks.
+    pub(crate) fn lines(&self) -> Screen {
+        let screen = Screen::stdout(self.output);
+        let format = self.output.unwrap_or(match screen.format {
+            Format::Json => Format::Ndjson,
+            format => format,
+        });
+        Screen { format, ..screen }
+    }
+
     /// Where texts go: they are to be read, in a pager too, unless a program asks for another form.
     pub(crate) fn page(&self) -> Screen {
         Screen::stdout(self.output.or(Some(Format::Table)))
@@ -120,7 +130,7 @@ enum Command {
     /// Look at all that a node rests on: disk, brokers, database, clocks
     #[command(after_help = doctor::EXAMPLES)]
     Doctor(ConfigArguments),
-    /// Move a log
+    /// Verify, show or move a log
     #[command(subcommand)]
     Log(LogCommand),
     /// Look after the read models: rebuild, compare, switch, roll back; what is parked

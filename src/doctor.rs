@@ -1,11 +1,10 @@
 //! `docket doctor`: looks at all that a node rests on before it does, changes none of it (but for
 //! two small records in the topic of the owners, which holds nothing: their stamps tell the brokers' time), and says of each
-//! thing whether it is well; if not, how to mend it. Nothing here needs a running node.
+//! thing, under a name that stays, whether it is well; if not, how to mend it. Nothing here needs a running node.
 
 use std::net::{SocketAddr, TcpListener};
 
 use comfy_table::{Cell, Color};
-use rustix::process::{Resource, getrlimit};
 use serde_json::{Value, json};
 
 use crate::cli::Global;
@@ -14,19 +13,20 @@ use crate::failure::Failure;
 use crate::house::log::blocking;
 use crate::output::{Column, text};
 
+mod clock;
+mod data;
 mod disk;
 #[cfg(feature = "kafka")]
 mod kafka;
+mod limits;
 mod postgres;
 
 /// What the help shows.
 pub(crate) const EXAMPLES: &str = "\
 Examples:
+  docket doctor                                   of ./docket-data, before `docket serve`
   docket doctor --config docket.toml              exits 1 if a check failed
   docket doctor --set data=/var/lib/docket --output table";
-
-/// Files that a node has open beside its connections: segments, state store, brokers, database.
-const FILES_BESIDE: u64 = 512;
 
 /// Clocks further apart are told: recorded times would seem to jump when a partition changes hands.
 const CLOCKS_APART_S_MAX: f64 = 1.0;
@@ -95,7 +95,9 @@ pub(crate) async fn run(arguments: &ConfigArguments, global: &Global) -> Result<
     let mut findings = vec![Finding::ok("configuration", "can be used")];
     let data = config.data.0.clone();
     findings.extend(blocking(move || Ok(disk::look(&data))).await?);
-    findings.extend(open_files(config.limits.connections as u64));
+    findings.extend(data::look(&config).await?);
+    findings.extend(blocking(|| Ok(clock::look())).await?);
+    findings.extend(limits::look(config.limits.connections as u64, config.limits.state_cache_mib));
     findings.push(listening("listen.http", config.listen.http));
     if config.log.kind == LogKind::Kafka {
         findings.push(listening("listen.grpc", config.listen.grpc));
@@ -135,20 +137,6 @@ fn clocks(whose: &str, apart_s: f64) -> Finding {
     }
 }
 
-fn open_files(connections: u64) -> Vec<Finding> {
-    let needed = connections + FILES_BESIDE;
-    let limit = getrlimit(Resource::Nofile).current;
-    vec![match limit {
-        Some(limit) if limit < needed => Finding::note(
-            "open files",
-            format!("{limit} may be open; {connections} connections and what is beside them need {needed}"),
-            format!("ulimit -n {needed}, LimitNOFILE={needed}, or a lower limits.connections"),
-        ),
-        Some(limit) => Finding::ok("open files", format!("{limit} may be open")),
-        None => Finding::ok("open files", "no limit"),
-    }]
-}
-
 fn listening(key: &'static str, address: SocketAddr) -> Finding {
     match TcpListener::bind(address) {
         Ok(_) if address.ip().to_canonical().is_loopback() || key == "listen.grpc" => {
@@ -186,11 +174,5 @@ mod tests {
     fn clocks_that_are_apart_are_told() {
         assert_eq!(clocks("the database", 0.2).state, State::Ok);
         assert_eq!(clocks("the database", -30.0).state, State::Note);
-    }
-
-    #[test]
-    fn too_few_files_come_with_how_many_are_needed() {
-        assert_eq!(open_files(u64::MAX - 1_000)[0].state, State::Note);
-        assert_eq!(open_files(1).len(), 1);
     }
 }

@@ -6,12 +6,14 @@ use std::fmt;
 
 use crate::output::Paint;
 
-/// What the process ends with. 2 is not among them: a command line that makes no sense never gets this far, it is clap
-/// that refuses it.
+/// What the process ends with.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Exit {
     /// A check failed, or the server refused.
     Refused = 1,
+    /// What was named cannot be looked at. A command line that makes no sense ends so too, but never gets this far: it is
+    /// clap that refuses it.
+    Usage = 2,
     /// No definite answer could be had.
     NotReachable = 3,
     /// Someone was faster, or the business says no: 409 or 412.
@@ -102,8 +104,8 @@ mod tests {
 
     #[test]
     fn the_exit_codes_are_those_of_the_contract() {
-        let codes = [Exit::Refused, Exit::NotReachable, Exit::Conflict].map(|exit| exit as u8);
-        assert_eq!(codes, [1, 3, 4]);
+        let codes = [Exit::Refused, Exit::Usage, Exit::NotReachable, Exit::Conflict].map(|exit| exit as u8);
+        assert_eq!(codes, [1, 2, 3, 4]);
         assert_eq!(Failure::plain("no").code(), Exit::Refused);
     }
 

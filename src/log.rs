@@ -1,4 +1,5 @@
-//! `docket log`: what is done with a whole log while nobody writes to it.
+//! `docket log`: what is done with a whole log beside the node that writes it: verified and shown as it lies on the disk,
+//! without being opened, or moved into Kafka while nobody writes to it.
 
 use clap::Subcommand;
 
@@ -9,8 +10,11 @@ use crate::failure::Failure;
 mod copy;
 #[cfg(feature = "kafka")]
 mod lane;
+mod place;
+mod show;
 #[cfg(feature = "kafka")]
 mod target;
+mod verify;
 
 const COPY_EXAMPLES: &str = "\
 Examples:
@@ -24,6 +28,12 @@ Stop the node first. Ended half-way, typed again it goes on where it was. Exit c
 /// What can be done with a log.
 #[derive(Debug, Subcommand)]
 pub(crate) enum LogCommand {
+    /// Check every byte of a log on this disk: framing, checksums, who might write, versions; nothing is changed
+    #[command(after_help = verify::EXAMPLES)]
+    Verify(verify::VerifyArguments),
+    /// Show the records of a log on this disk, with what became of each; nothing is changed
+    #[command(after_help = show::EXAMPLES)]
+    Show(show::ShowArguments),
     /// Move an embedded log into Kafka: the same records at the same positions, read back and compared
     #[command(after_help = COPY_EXAMPLES)]
     Copy(CopyArguments),
@@ -43,9 +53,16 @@ pub(crate) struct CopyArguments {
 }
 
 /// Does it.
-#[cfg(feature = "kafka")]
 pub(crate) async fn run(command: LogCommand, global: &Global) -> Result<(), Failure> {
-    let LogCommand::Copy(arguments) = command;
+    match command {
+        LogCommand::Verify(arguments) => verify::run(arguments, global).await,
+        LogCommand::Show(arguments) => show::run(arguments, global).await,
+        LogCommand::Copy(arguments) => copy(arguments, global).await,
+    }
+}
+
+#[cfg(feature = "kafka")]
+async fn copy(arguments: CopyArguments, global: &Global) -> Result<(), Failure> {
     let screen = global.screen();
     let done =
         crate::house::log::blocking(move || copy::copy(&arguments.from, &arguments.to, &arguments.config)).await?;
@@ -54,7 +71,6 @@ pub(crate) async fn run(command: LogCommand, global: &Global) -> Result<(), Fail
 
 /// Says that it cannot.
 #[cfg(not(feature = "kafka"))]
-pub(crate) async fn run(command: LogCommand, _global: &Global) -> Result<(), Failure> {
-    let LogCommand::Copy(CopyArguments { from: _, to: _, config: _ }) = command;
+async fn copy(CopyArguments { from: _, to: _, config: _ }: CopyArguments, _global: &Global) -> Result<(), Failure> {
     Err(Failure::plain("this build has no Kafka").next("build it with the feature kafka"))
 }

@@ -12,6 +12,7 @@ mod cli;
 mod client;
 mod config;
 mod demo;
+mod descriptors;
 mod dev;
 mod dice;
 mod doctor;

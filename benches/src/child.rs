@@ -93,6 +93,11 @@ impl Child {
         peak_rss_mb(self.process.id())
     }
 
+    /// The memory it has now, in MB.
+    pub(crate) fn rss_mb(&self) -> Done<f64> {
+        memory_mb(self.process.id(), "VmRSS:")
+    }
+
     /// `kill -9`.
     pub(crate) fn kill(mut self) -> Done<()> {
         self.process.kill()?;
@@ -127,10 +132,14 @@ pub(crate) fn cpu_s(pid: u32) -> Done<f64> {
 
 /// The most memory that a process has had, in MB.
 pub(crate) fn peak_rss_mb(pid: u32) -> Done<f64> {
+    memory_mb(pid, "VmHWM:")
+}
+
+fn memory_mb(pid: u32, which: &str) -> Done<f64> {
     let status = std::fs::read_to_string(format!("/proc/{pid}/status"))?;
-    let peak = status.lines().find_map(|line| line.strip_prefix("VmHWM:"));
-    let kib = peak.and_then(|peak| peak.split_whitespace().next()?.parse::<f64>().ok()).ok_or("no VmHWM")?;
-    Ok(kib * 1024.0 / 1e6)
+    let found = status.lines().find_map(|line| line.strip_prefix(which));
+    let kib = found.and_then(|found| found.split_whitespace().next()?.parse::<f64>().ok());
+    Ok(kib.ok_or_else(|| format!("no {which}"))? * 1024.0 / 1e6)
 }
 
 fn free_address() -> Done<SocketAddr> {

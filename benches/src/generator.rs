@@ -51,7 +51,7 @@ pub(crate) fn command(how: &How, servers: &[String], profile: Profile, pace: Loo
         Profile::Checkout => ("checkout", 4, 100),
         Profile::HotStock => ("hot-stock", 4, 25),
     };
-    let mut command = Command::new(how.docket()?);
+    let mut command = Command::new(how.load()?);
     command.args(["load", "--output", "json", "--skip-checks", "--profile", name, "--for", lasting]);
     for (at, server) in servers.iter().enumerate() {
         command.arg(if at == 0 { "--server" } else { "--also" }).arg(format!("http://{server}"));

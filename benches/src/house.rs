@@ -10,8 +10,8 @@ use domain::Shop;
 use engine::log::Log;
 use engine::message::{Answer, CommandId, Envelope, Fingerprint, Precondition, Provenance};
 use engine::ports::Clock;
-use engine::position::LogId;
-use engine::record::{FORMAT, Genesis, PLACEMENT_RULE};
+use engine::position::{LogId, Offset, Partition};
+use engine::record::{FORMAT, Genesis, PLACEMENT_RULE, Record};
 use engine::stream::Tenant;
 use engine_embedded::{EmbeddedLog, Options};
 use engine_runtime::node::{Node, NodeOptions, Parts};
@@ -83,10 +83,31 @@ impl House {
         callers: u64,
         over: impl Fn(u64) -> bool + Clone + Send + Sync + 'static,
     ) -> Done<Times> {
+        self.place_as(callers, Provenance::default(), over).await
+    }
+
+    /// The same, with a reason in each record.
+    pub(crate) async fn place_because(
+        &self,
+        callers: u64,
+        reason: &Arc<str>,
+        over: impl Fn(u64) -> bool + Clone + Send + Sync + 'static,
+    ) -> Done<Times> {
+        let because = Provenance { reason: Some(Arc::clone(reason)), ..Provenance::default() };
+        self.place_as(callers, because, over).await
+    }
+
+    async fn place_as(
+        &self,
+        callers: u64,
+        provenance: Provenance,
+        over: impl Fn(u64) -> bool + Clone + Send + Sync + 'static,
+    ) -> Done<Times> {
         let next = Arc::new(AtomicU64::new(0));
         let goods = Arc::new(Goods::new()?);
         let callers = (0..callers).map(|_| {
             let (node, next, goods, over) = (self.node.clone(), next.clone(), goods.clone(), over.clone());
+            let provenance = provenance.clone();
             tokio::spawn(async move {
                 let mut times = Times::new();
                 loop {
@@ -94,7 +115,7 @@ impl House {
                     if over(number) {
                         return Ok::<_, String>(times);
                     }
-                    let envelope = goods.order(number);
+                    let envelope = goods.order(number, provenance.clone());
                     let asked = Instant::now();
                     match node.submit(envelope).await {
                         Ok(Answer::Decided(decided)) if decided.outcome.is_accepted() => times.note(asked.elapsed()),
@@ -136,7 +157,7 @@ impl Goods {
         Ok(Self { customer: CustomerId::new("benches")?, location: LocationId::new("benches-0")?, skus, price })
     }
 
-    fn order(&self, number: u64) -> Envelope<ShopCommand> {
+    fn order(&self, number: u64, provenance: Provenance) -> Envelope<ShopCommand> {
         let id = Uuid::now_v7();
         let order_id = OrderId(id);
         let lines = (0..3).map(|line| Line {
@@ -151,7 +172,7 @@ impl Goods {
             resource: order_id.stream(),
             fingerprint: Fingerprint([7; 16]),
             precondition: Precondition::None,
-            provenance: Provenance::default(),
+            provenance,
             command: Some(ShopCommand::PlaceOrder {
                 order_id,
                 customer_id: self.customer.clone(),
@@ -184,32 +205,38 @@ impl History {
 
     /// Bytes of a directory in it.
     pub(crate) fn bytes(&self, name: &str) -> Done<u64> {
-        fn bytes(path: &Path) -> std::io::Result<u64> {
-            let meta = std::fs::metadata(path)?;
-            if !meta.is_dir() {
-                return Ok(meta.len());
-            }
-            std::fs::read_dir(path)?.map(|entry| bytes(&entry?.path())).sum()
-        }
-        Ok(bytes(&self.root.path().join(name))?)
+        bytes(&self.root.path().join(name))
     }
 }
+
+/// Bytes of a file, or of a directory with all that is in it.
+pub(crate) fn bytes(path: &Path) -> Done<u64> {
+    let meta = std::fs::metadata(path)?;
+    if !meta.is_dir() {
+        return Ok(meta.len());
+    }
+    std::fs::read_dir(path)?.map(|entry| bytes(&entry?.path())).sum()
+}
+
+/// Bytes read from a partition before the others have their turn: on disk their records lie side by side, so all of them
+/// are then read from the same blocks.
+const TURN_BYTES: usize = 64 << 10;
 
 /// Records of the log, each decoded, from the beginning.
 pub(crate) fn read_all(root: &Path) -> Done<u64> {
     let (log, _) = EmbeddedLog::open(root.join("log"), Options::existing())?;
     let mut records = 0;
-    for partition in (0..log.partitions()).map(engine::position::Partition) {
-        let mut from = engine::position::Offset(0);
-        loop {
-            let read = log.read(partition, from, 1 << 20)?;
-            let Some(last) = read.last() else { break };
-            from = engine::position::Offset(last.offset.0 + 1);
+    let mut open = (0..log.partitions()).map(|partition| (Partition(partition), Offset(0))).collect::<Vec<_>>();
+    while !open.is_empty() {
+        for (partition, from) in &mut open {
+            let read = log.read(*partition, *from, TURN_BYTES)?;
             for stored in &read {
-                engine::record::Record::decode(&stored.bytes)?;
+                Record::decode(&stored.bytes)?;
             }
+            from.0 += read.len() as u64;
             records += read.len() as u64;
         }
+        open.retain(|(partition, from)| *from < log.end(*partition));
     }
     log.close();
     Ok(records)

@@ -15,7 +15,9 @@ mod child;
 mod floor;
 mod generator;
 mod ground;
+mod growth;
 mod house;
+mod reads;
 mod restart;
 mod several_nodes;
 mod table;
@@ -51,6 +53,9 @@ struct How {
     /// The binary to measure [default: `docket` beside this one]
     #[arg(long, global = true, value_name = "FILE")]
     docket: Option<PathBuf>,
+    /// The binary that makes the load [default: the one to measure]
+    #[arg(long, global = true, value_name = "FILE")]
+    load: Option<PathBuf>,
     /// Where to keep what is written meanwhile: the disk that is measured [default: the directory for temporary files]
     #[arg(long, global = true, value_name = "DIR")]
     scratch: Option<PathBuf>,
@@ -60,9 +65,12 @@ struct How {
     /// Seconds per figure
     #[arg(long, global = true, value_name = "N")]
     seconds: Option<u32>,
-    /// Orders in the log of `restart` and `w5-replay`
+    /// Orders in the log of `restart` and `w5-replay`, and those that `growth` places
     #[arg(long, global = true, value_name = "N")]
     orders: Option<u64>,
+    /// How large the log of `growth` grows, in GiB [default: 10]
+    #[arg(long, global = true, value_name = "GIB")]
+    gib: Option<f64>,
     /// Print JSON instead of a table
     #[arg(long, global = true)]
     json: bool,
@@ -80,6 +88,8 @@ enum Question {
     W1Http,
     /// How fast are orders placed without HTTP?
     W1InProcess,
+    /// How fast is one order read?
+    Reads,
     /// How fast are few SKUs reserved by many?
     W2HotStock,
     /// How fast is everything read from the beginning?
@@ -88,6 +98,8 @@ enum Question {
     W6Checkout,
     /// How soon is it ready again, with a long history?
     Restart,
+    /// Does it stay small and fast with many orders and a large log? Half an hour and 15 GB; not among `all`
+    Growth,
     /// How fast is it on Kafka and PostgreSQL, on one node and on three, and how soon is a dead node's work taken over?
     SeveralNodes,
     /// Be the minimal handler (the floor starts itself so)
@@ -118,6 +130,17 @@ impl How {
             Err(format!("there is no {}: cargo build --release --package docket, or --docket FILE", path.display())
                 .into())
         }
+    }
+
+    /// The binary that makes the load: when two are compared, the same for both.
+    fn load(&self) -> Done<PathBuf> {
+        self.load.clone().map_or_else(|| self.docket(), Ok)
+    }
+
+    /// Bytes that the log of `growth` grows to.
+    fn log_bytes(&self) -> u64 {
+        let gib = self.gib.unwrap_or(if self.quick { 0.1 } else { 10.0 });
+        (gib * (1_u64 << 30) as f64) as u64
     }
 
     /// A directory of its own on the disk that is measured; goes when dropped.
@@ -162,6 +185,9 @@ async fn ask(question: Question, how: &How) -> Done<()> {
     if asked(Question::W1Http) {
         w1_http::measure(how, &mut table)?;
     }
+    if asked(Question::Reads) {
+        reads::measure(how, &mut table)?;
+    }
     if asked(Question::W2HotStock) {
         w2_hot_stock::measure(how, &mut table)?;
     }
@@ -176,6 +202,9 @@ async fn ask(question: Question, how: &How) -> Done<()> {
         if asked(Question::Restart) {
             restart::measure(how, &history, &mut table)?;
         }
+    }
+    if question == Question::Growth {
+        growth::measure(how, &mut table).await?;
     }
     if asked(Question::SeveralNodes) {
         tokio::task::block_in_place(|| several_nodes::measure(how, all, &mut table))?;

@@ -53,7 +53,7 @@ pub(crate) fn measure(how: &How, history: &History, table: &mut Table) -> Done<(
     let rss_mb = Some(docket.peak_rss_mb()?);
     table.push(start_row(what, docket.ready_after, rss_mb, "1 s; red line 2 s"));
 
-    let mut load = Command::new(how.docket()?);
+    let mut load = Command::new(how.load()?);
     load.args(["load", "--server", &format!("http://{}", docket.address()), "--profile", "place", "--clients", "128"]);
     load.args(["--for", "1h", "--skip-checks"]).stdout(Stdio::null()).stderr(Stdio::null());
     let mut load = load.spawn()?;

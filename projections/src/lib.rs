@@ -14,6 +14,7 @@ use engine::position::{Offset, Partition};
 use engine::read_store::{ReadStore, StoreFault};
 use engine::record::Genesis;
 use engine::view::{Table, View};
+use engine_runtime::projection::cache::CacheOptions;
 use engine_runtime::projection::{
     OperationsParts, PARKED_TABLE, Projection, ProjectionFault, ProjectionOptions, Sharing,
 };
@@ -69,12 +70,15 @@ pub struct Part {
     pub workers: usize,
     /// Where the log really ends, if the log given is a copy that may be behind: see [`Sharing::log_end`].
     pub log_end: Option<Arc<dyn Fn(Partition) -> Option<Offset> + Send + Sync>>,
+    /// Rows kept at hand for readers.
+    pub cache: CacheOptions,
 }
 
 impl Part {
     /// A node that feeds, over a log that is no copy. 5 s for leases, 2 workers.
     pub fn new(node: impl Into<String>) -> Self {
-        Self { node: node.into(), feed: true, lease: Duration::from_secs(5), workers: 2, log_end: None }
+        let (lease, cache) = (Duration::from_secs(5), CacheOptions::default());
+        Self { node: node.into(), feed: true, lease, workers: 2, log_end: None, cache }
     }
 }
 
@@ -93,10 +97,12 @@ pub async fn follow(
 ) -> Result<(Projection, Option<Shared>), ProjectionFault> {
     let share = ShareOptions { feed: part.feed, lease: part.lease, ..ShareOptions::new(part.node, genesis.partitions) };
     let Some(shared) = store.share(share) else {
-        return Ok((start(log, genesis, store, clock).await?, None));
+        let options = ProjectionOptions { cache: part.cache, ..options() };
+        let alone = Projection::start(log, genesis, Arc::new(ShopView), store, clock, options);
+        return Ok((alone.await?, None));
     };
     let sharing = Sharing { feeds: shared.feeds(), progress: shared.progress(), log_end: part.log_end };
-    let options = ProjectionOptions { workers: part.workers, batch_events_max: 2_000, ..options() };
+    let options = ProjectionOptions { workers: part.workers, cache: part.cache, batch_events_max: 2_000, ..options() };
     let projection = Projection::start_shared(log, genesis, Arc::new(ShopView), store, clock, sharing, options);
     Ok((projection, Some(shared)))
 }

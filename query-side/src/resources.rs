@@ -88,20 +88,18 @@ impl<R: Reactor<Event = ShopEvent>> QuerySide<R> {
         Query::of(&parts.uri).finish()?;
         let Some(subject) = subject else { return Err(not_found(absent)) };
         let stream = stream_of(&subject);
-        let least = self.fresh(&read, &stream).await?;
-        let key = views::row_key(&subject);
-        let found = self.store.load_with_checkpoints(vec![key.clone()]).await.map_err(unavailable)?;
-        self.reflects(&found.checkpoints, &least)?;
-        let partition = self.node.partition_of(&Tenant::default(), &stream);
-        let next = found.checkpoints.get(&partition).map_or(Offset(0), |checkpoint| checkpoint.next_offset);
-        let positions = reflected(partition, next);
+        let found = self.row(&read, &stream, &views::row_key(&subject)).await?;
+        let positions = reflected(self.node.partition_of(&Tenant::default(), &stream), found.as_of);
+        // Shown without what an operator gave up, and saying so.
         let dropped = self.projection.parked_as(&Tenant::default(), &stream).map(|parked| parked.version.0);
-        let Some(row) = found.found.get(&key) else {
+        let Some(row) = found.row else {
             let problem = not_found(absent).positions(&positions);
-            return Err(dropped.map_or(problem.clone(), |version| problem.header(DOCKET_DROPPED, version.into())));
+            return Err(match dropped {
+                Some(version) => problem.header(DOCKET_DROPPED, version.into()),
+                None => problem,
+            });
         };
         let reply = Reply::json(StatusCode::OK, &row.doc).version(Version(row.version)).positions(&positions);
-        // Shown without what an operator gave up, and saying so.
         let reply = match dropped {
             Some(version) => reply.header(DOCKET_DROPPED, version.into()),
             None => reply,
@@ -124,8 +122,8 @@ pub(crate) fn not_found(code: ShopCode) -> Problem {
 }
 
 /// The read store failed. What broke is for the log.
-pub(crate) fn unavailable(fault: engine::read_store::StoreFault) -> Problem {
-    let error = &fault as &dyn std::error::Error;
+pub(crate) fn unavailable(fault: &engine::read_store::StoreFault) -> Problem {
+    let error = fault as &dyn std::error::Error;
     match fault {
         // Every reader meets it, and the projection says it as well.
         engine::read_store::StoreFault::Unavailable(_) => tracing::debug!(error, "the read store does not answer"),

@@ -143,6 +143,12 @@ impl Shop {
         &self.client
     }
 
+    /// The server's data directory.
+    pub(crate) fn data(&self) -> PathBuf {
+        let data = self.server.data.path();
+        if crate::GROUND == Ground::Dev { data.to_owned() } else { data.join("node-1") }
+    }
+
     /// The server again, to be stopped.
     pub(crate) fn server(self) -> Server {
         Arc::into_inner(self.server).expect("the test is alone with its server")

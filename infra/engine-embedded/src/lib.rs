@@ -11,6 +11,7 @@ mod disk;
 mod files;
 mod index;
 mod layout;
+mod offline;
 mod options;
 mod recover;
 mod spare;
@@ -31,6 +32,10 @@ use parking_lot::Mutex;
 pub use crate::copy::{COPIED_RECORD_BYTES_MAX, CopyFault, CopyReadFault, CopyReader, CopyReport, LogCopy, no_room};
 pub use crate::disk::{Disk, RealDisk};
 use crate::files::Lock;
+pub use crate::offline::{
+    FINDINGS_MAX, Finding, FindingKind, LogFacts, OfflineRecord, Severity, VerifyOptions, VerifyReport, log_facts,
+    read_records, verify,
+};
 pub use crate::options::{KnownDurable, OpenFault, OpenReport, Options, TornTail};
 use crate::spare::Spares;
 use crate::store::{Active, Fault, Store};

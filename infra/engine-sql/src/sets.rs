@@ -73,7 +73,6 @@ pub(crate) struct CheckpointTexts {
     /// With the generation in each row, also where there is no checkpoint.
     pub(crate) all_with_generation: Arc<str>,
     pub(crate) first: Arc<str>,
-    pub(crate) advance: Arc<str>,
     pub(crate) clear: Arc<str>,
 }
 
@@ -89,11 +88,6 @@ impl CheckpointTexts {
             .into(),
             first: format!(
                 "INSERT INTO {table} ({columns}) VALUES ($1, $2, $3, $4, $5, $6) ON CONFLICT (\"partition\") DO NOTHING"
-            )
-            .into(),
-            advance: format!(
-                "UPDATE {table} SET next_offset = $2, epoch = $3, nonce = $4, next_seq = $5, open = $6 WHERE \"partition\" = $1 \
-                 AND next_offset = $7 AND epoch = $8 AND nonce = $9 AND next_seq = $10 AND open = $11"
             )
             .into(),
             clear: format!("DELETE FROM {table}").into(),

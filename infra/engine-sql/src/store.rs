@@ -17,6 +17,7 @@ use engine::log::WakerGuard;
 use engine::position::{Checkpoint, LogId, Partition};
 use engine::read_store::{Batch, Query, ReadStore, RowsAt, StoreFault, StoreFuture};
 use engine::view::{Row, RowKey, Table};
+use metrics::{counter, gauge};
 use serde_json::Value;
 use tokio::sync::Semaphore;
 
@@ -75,8 +76,8 @@ pub struct Options {
 }
 
 impl Default for Options {
-    /// 4 readers: more than the cores of a small machine, so that a slow list does not hold up reads by key. 16 MiB: the
-    /// inner pages of some millions of rows. 10 s: longer than any batch takes, shorter than a client waits. 4 writers:
+    /// 4 readers: more than the cores of a small machine, so that a slow list does not hold up reads by key. 4 MiB: the
+    /// inner pages of a million rows. 10 s: longer than any batch takes, shorter than a client waits. 4 writers:
     /// more gain nothing on most servers. 3 s for a read: who lists is still there. 15 s for a statement that writes five
     /// thousand rows, which takes a twentieth of a second where nothing is wrong; 5 s for a lock.
     fn default() -> Self {
@@ -84,7 +85,7 @@ impl Default for Options {
             view_version: 1,
             indexes: &[],
             readers: 4,
-            cache_kib: 16 * 1024,
+            cache_kib: 4 * 1024,
             wait_max: Duration::from_secs(10),
             writers: 4,
             read_max: Duration::from_secs(3),
@@ -113,6 +114,8 @@ pub struct SqlReadStore {
     writes: Arc<Semaphore>,
     /// The same as `writes` where there is but one connection.
     reads: Arc<Semaphore>,
+    writes_max: usize,
+    reads_max: usize,
     wait_max: Duration,
     read_wait_max: Duration,
     /// An operation that takes longer is given up and its connection closed: the server has gone without a word.
@@ -216,8 +219,9 @@ impl SqlReadStore {
                 breaker: Breaker::default(),
             };
             let (read_wait_max, read_end, write_end) = (wait_max, None, None);
+            let (writes_max, reads_max) = (writes.available_permits(), reads.available_permits());
             let (inner, aim) = (Arc::new(inner), Aim::Readers);
-            Ok(Self { inner, aim, writes, reads, wait_max, read_wait_max, read_end, write_end })
+            Ok(Self { inner, aim, writes, reads, writes_max, reads_max, wait_max, read_wait_max, read_end, write_end })
         });
         ended(opening).await
     }
@@ -247,6 +251,8 @@ impl SqlReadStore {
                 aim: Aim::Readers,
                 writes: Arc::new(Semaphore::new(options.writers as usize)),
                 reads: Arc::new(Semaphore::new(options.readers as usize)),
+                writes_max: options.writers as usize,
+                reads_max: options.readers as usize,
                 wait_max: options.wait_max,
                 read_wait_max: options.wait_max.min(READ_WAIT_MAX),
                 read_end: Some(options.read_max + Duration::from_millis(1_500)),
@@ -320,6 +326,25 @@ impl SqlReadStore {
             settle(session, done).await
         })
         .await
+    }
+
+    /// Sets the gauges of how many operations are under way, of how many at most: to be called by whoever renders metrics,
+    /// right before.
+    pub fn measure(&self) {
+        // What has not happened yet is told as 0, so that it can be watched.
+        counter!("docket_read_store_turned_away_total").increment(0);
+        // In memory there is one connection for both.
+        let one = Arc::ptr_eq(&self.reads, &self.writes);
+        for (doing, places, places_max) in
+            [("read", &self.reads, self.reads_max), ("write", &self.writes, self.writes_max)]
+        {
+            if one && doing == "read" {
+                continue;
+            }
+            let busy = places_max.saturating_sub(places.available_permits());
+            gauge!("docket_read_store_operations", "doing" => doing).set(busy as f64);
+            gauge!("docket_read_store_operations_max", "doing" => doing).set(places_max as f64);
+        }
     }
 
     /// Waits for what is under way and closes the store; afterwards everything is `Unavailable`.
@@ -410,6 +435,9 @@ impl SqlReadStore {
         Operation: Future<Output = Result<T, StoreFault>> + Send + 'static,
     {
         let place = tokio::time::timeout(wait_max, places.clone().acquire_owned()).await;
+        if place.is_err() {
+            counter!("docket_read_store_turned_away_total").increment(1);
+        }
         let place = place.map_err(unavailable)?.map_err(unavailable)?;
         let inner = self.inner.clone();
         let operation = operation(inner.clone());
@@ -462,6 +490,10 @@ impl ReadStore for SqlReadStore {
     }
 
     fn commit(&self, batch: Batch) -> StoreFuture<'_, ()> {
+        self.commit_shared(Arc::new(batch))
+    }
+
+    fn commit_shared(&self, batch: Arc<Batch>) -> StoreFuture<'_, ()> {
         Box::pin(async move {
             let pin = self.pin()?;
             self.write(move |inner| async move {

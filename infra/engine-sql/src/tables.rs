@@ -56,6 +56,8 @@ pub(crate) struct Tables {
     /// The version of the views' folds.
     pub(crate) view_version: u32,
     pub(crate) checkpoints: CheckpointTexts,
+    /// See [`Dialect::move_texts`].
+    pub(crate) moves: Vec<Arc<str>>,
 }
 
 impl Tables {
@@ -77,7 +79,8 @@ impl Tables {
         if let Some(index) = indexes.iter().find(|index| !by_name.contains_key(index.table)) {
             return Err(misused(format!("an index is for table {:?}, which is not there", index.table)));
         }
-        Ok(Self { by_name, view_version, checkpoints: CheckpointTexts::of(set) })
+        let moves = dialect.move_texts(&quoted(&set.stored("checkpoints")));
+        Ok(Self { by_name, view_version, checkpoints: CheckpointTexts::of(set), moves })
     }
 
     /// The table of this name.

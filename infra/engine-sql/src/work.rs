@@ -150,8 +150,8 @@ fn out_of_range() -> StoreFault {
 #[derive(Default)]
 struct Changes<'a> {
     /// Rows that are not there yet, as far as is known.
-    inserts: BTreeMap<&'a str, &'a Row>,
-    upserts: BTreeMap<&'a str, &'a Row>,
+    inserts: Vec<(&'a str, &'a Row)>,
+    upserts: Vec<(&'a str, &'a Row)>,
     deletes: Vec<&'a str>,
 }
 
@@ -172,19 +172,30 @@ pub(crate) async fn commit(
         // Other tables came into use since this store was opened: what this worker folded belongs to the old ones.
         return Err(StoreFault::Fenced(somewhere));
     }
-    let mut moves = batch.checkpoints.iter().collect::<Vec<_>>();
-    moves.sort_unstable_by_key(|(partition, ..)| *partition);
-    for &(partition, expected, next) in moves {
+    let (mut moves, mut firsts) = (Vec::with_capacity(batch.checkpoints.len()), Vec::new());
+    for (partition, expected, next) in &batch.checkpoints {
+        match expected {
+            Some(expected) => moves.push(checkpoint_move(*partition, *expected, *next)?),
+            None => firsts.push((*partition, *next)),
+        }
+    }
+    moves.sort_unstable();
+    let mut moved = 0;
+    for statement in dialect.moves(&tables.moves, &moves) {
+        moved += session.execute(statement).await?;
+    }
+    if moved != moves.len() as u64 {
+        let found = checkpoints(session).await?;
+        // Those that could be moved have been, in this transaction.
+        let stays = |(partition, _, next): &&(_, Option<Checkpoint>, Checkpoint)| found.get(partition) != Some(next);
+        let fenced = batch.checkpoints.iter().filter(|(_, expected, _)| expected.is_some()).find(stays);
+        return Err(StoreFault::Fenced(fenced.map_or(somewhere, |(partition, ..)| *partition)));
+    }
+    firsts.sort_unstable_by_key(|(partition, _)| *partition);
+    for (partition, next) in firsts {
         let mut binds = vec![Bind::Integer(i64::from(partition.0))];
-        binds.extend(checkpoint_binds(next)?);
-        let text = match expected {
-            None => &tables.checkpoints.first,
-            Some(expected) => {
-                binds.extend(checkpoint_binds(expected)?);
-                &tables.checkpoints.advance
-            }
-        };
-        if session.execute(Statement::new(text.clone(), binds)).await? != 1 {
+        binds.extend(checkpoint_numbers(next)?.map(Bind::Integer));
+        if session.execute(Statement::new(tables.checkpoints.first.clone(), binds)).await? != 1 {
             return Err(StoreFault::Fenced(partition));
         }
     }
@@ -197,7 +208,7 @@ pub(crate) async fn commit(
             Some(row) => {
                 tables.get(key.table)?.accept(&key.key, row)?;
                 let rows = if may_copy && index < batch.new { &mut changes.inserts } else { &mut changes.upserts };
-                rows.insert(&key.key, row);
+                rows.push((key.key.as_str(), row));
             }
             None => changes.deletes.push(&key.key),
         }
@@ -208,6 +219,9 @@ pub(crate) async fn commit(
         if insert.is_none() {
             upserts.append(&mut inserts);
         }
+        // Mostly they are in order already, which is found out by one look at each.
+        inserts.sort_by_key(|(key, _)| *key);
+        upserts.sort_by_key(|(key, _)| *key);
         deletes.sort_unstable();
         for keys in deletes.chunks(dialect.keys_max()) {
             let keys = dialect.texts(keys.iter().copied());
@@ -314,19 +328,24 @@ pub(crate) async fn list(
     Ok(found)
 }
 
+/// A partition, the columns of the checkpoint it goes to, and of the one it must be at: see [`Dialect::moves`].
+fn checkpoint_move(partition: Partition, from: Checkpoint, to: Checkpoint) -> Result<[i64; 11], StoreFault> {
+    let mut numbers = [i64::from(partition.0); 11];
+    numbers[1..6].copy_from_slice(&checkpoint_numbers(to)?);
+    numbers[6..].copy_from_slice(&checkpoint_numbers(from)?);
+    Ok(numbers)
+}
+
 /// The columns of a checkpoint but its partition.
-fn checkpoint_binds(checkpoint: Checkpoint) -> Result<[Bind; 5], StoreFault> {
-    let plain = |number: u64| {
-        let number = i64::try_from(number).map_err(|_| misused(format!("{checkpoint:?} is out of range")))?;
-        Ok::<_, StoreFault>(Bind::Integer(number))
-    };
+fn checkpoint_numbers(checkpoint: Checkpoint) -> Result<[i64; 5], StoreFault> {
+    let plain = |number: u64| i64::try_from(number).map_err(|_| misused(format!("{checkpoint:?} is out of range")));
     Ok([
         plain(checkpoint.next_offset.0)?,
         plain(checkpoint.epoch.0)?,
         // Databases know no unsigned numbers. A nonce is drawn from all 64 bits; they are kept, read as a signed number.
-        Bind::Integer(checkpoint.nonce.0.cast_signed()),
+        checkpoint.nonce.0.cast_signed(),
         plain(checkpoint.next_seq.0)?,
-        Bind::Integer(i64::from(checkpoint.open)),
+        i64::from(checkpoint.open),
     ])
 }
 

@@ -29,6 +29,11 @@ pub trait ReadStore: Send + Sync + 'static {
     /// else nothing, and `Fenced`.
     fn commit(&self, batch: Batch) -> StoreFuture<'_, ()>;
 
+    /// The same of a batch that its sender keeps, to send it again: a store that only looks at batches need not copy it.
+    fn commit_shared(&self, batch: Arc<Batch>) -> StoreFuture<'_, ()> {
+        self.commit(Arc::unwrap_or_clone(batch))
+    }
+
     /// Finds rows.
     fn list(&self, query: Query) -> StoreFuture<'_, Vec<(String, Row)>>;
 

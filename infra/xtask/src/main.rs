@@ -11,7 +11,9 @@ use xtask::cluster::{self, Cluster};
 use xtask::process::Name;
 use xtask::{kafka, postgres};
 
+mod compare;
 mod dist;
+mod lanes;
 mod show;
 
 /// Shown by `--help`.
@@ -22,7 +24,8 @@ const EXAMPLES: &str = "Examples:
   cargo xtask soak --kills 200 --cuts 30        some minutes of kill -9 and power cuts
   cargo xtask sim --seed 10000 --count 20000    that many simulated stories, beginning there
   cargo xtask bench --quick                     whether the benchmarks work
-  cargo xtask bench several-nodes               how fast nodes on Kafka and PostgreSQL are";
+  cargo xtask bench several-nodes               how fast nodes on Kafka and PostgreSQL are
+  cargo xtask bench w1-http --compare main~5    another revision beside this one, in turn";
 
 #[derive(Parser)]
 #[command(name = "cargo xtask", about = "Docket's chores", disable_help_subcommand = true, after_help = EXAMPLES)]
@@ -61,6 +64,7 @@ enum Chore {
         count: u64,
     },
     /// Measure: every benchmark beside its floor, in one run
+    #[command(after_help = BENCH_EXAMPLES)]
     Bench {
         /// One question, e.g. several-nodes; benches/README.md has them all
         #[arg(default_value = "all")]
@@ -68,6 +72,15 @@ enum Chore {
         /// Short and small: shows that it works, not how fast it is
         #[arg(long)]
         quick: bool,
+        /// Seconds per figure
+        #[arg(long, value_name = "N")]
+        seconds: Option<u32>,
+        /// Measure this revision and another one in turn, and tell where they differ by more than the noise
+        #[arg(long, value_name = "REV")]
+        compare: Option<String>,
+        /// How often each of the two is measured
+        #[arg(long, value_name = "N", default_value_t = 2, requires = "compare", value_parser = clap::value_parser!(u32).range(1..=20))]
+        rounds: u32,
     },
     /// What a release is made of: the program with TLS to Kafka, its papers and a checksum, in target/dist
     Dist,
@@ -81,6 +94,14 @@ enum Chore {
         what: ClusterChore,
     },
 }
+
+const BENCH_EXAMPLES: &str = "\
+Examples:
+  cargo xtask bench                                     everything, as one table
+  cargo xtask bench w1-http --seconds 20                one question
+  cargo xtask bench --compare main~5                    W1, W2 and W6 of that revision and of this one, in turn
+  cargo xtask bench w1-in-process --compare v0.1.0 --rounds 4 --seconds 5
+  cargo xtask bench growth                              a million orders and 10 GiB: half an hour and 15 GB";
 
 const CLUSTER_EXAMPLES: &str = "\
 Examples:
@@ -152,7 +173,10 @@ fn main() -> ExitCode {
         Chore::Soak { kills, cuts, seed } => soak(kills, cuts, seed),
         Chore::Trials => trials(),
         Chore::Sim { seed, count } => sim(seed, count),
-        Chore::Bench { question, quick } => bench(&question, quick),
+        Chore::Bench { question, quick, seconds, compare: Some(revision), rounds } => {
+            compare::compare(&compare::Plan { revision: &revision, question: &question, quick, seconds, rounds })
+        }
+        Chore::Bench { question, quick, seconds, .. } => bench(&question, quick, seconds),
         Chore::Dist => dist::dist(),
         Chore::Cluster { dir, what } => cluster(&dir.unwrap_or_else(|| target().join("cluster")), what),
     };
@@ -179,8 +203,7 @@ fn test() -> Done {
     // The tests that start the product start what users get.
     step("cargo", &["build", "--release", "--package", "docket"])?;
     match kafka::missing().or_else(postgres::missing) {
-        // Room by room, the trials of several nodes last.
-        None => step("cargo", &["test", "--workspace", "--all-features", "--test", "*"])?,
+        None => lanes::run()?,
         Some(missing) => {
             println!("xtask: skipped: every story told on Kafka and PostgreSQL: {missing}");
             step("cargo", &["test", "--workspace", "--all-features", "--exclude", "tests", "--tests"])?;
@@ -227,13 +250,15 @@ fn sim(seed: u64, count: u64) -> Done {
     step_with("cargo", &[&arguments[..], &["--", "--exact", "--nocapture"]].concat(), &knobs)
 }
 
-fn bench(question: &str, quick: bool) -> Done {
+fn bench(question: &str, quick: bool, seconds: Option<u32>) -> Done {
     if ["all", "several-nodes"].contains(&question) {
         xtask::set_up::set_up();
     }
     step("cargo", &["build", "--release", "--package", "docket"])?;
     let mut arguments = vec!["run", "--release", "--package", "benches", "--", question];
     arguments.extend(quick.then_some("--quick"));
+    let seconds = seconds.map(|seconds| seconds.to_string());
+    arguments.extend(seconds.iter().flat_map(|seconds| ["--seconds", seconds]));
     step("cargo", &arguments)
 }
 
@@ -290,6 +315,15 @@ fn step(program: &str, arguments: &[&str]) -> Done {
 }
 
 fn step_with(program: &str, arguments: &[&str], environment: &[(&str, &str)]) -> Done {
+    run(&root(), program, arguments, environment)
+}
+
+/// A step in another directory.
+fn step_in(directory: &Path, program: &str, arguments: &[&str]) -> Done {
+    run(directory, program, arguments, &[])
+}
+
+fn run(directory: &Path, program: &str, arguments: &[&str], environment: &[(&str, &str)]) -> Done {
     let named: String = environment.iter().map(|(name, value)| format!("{name}={value} ")).collect();
     let typed = format!("{named}{program} {}", arguments.join(" "));
     println!("xtask: {typed}");
@@ -297,7 +331,7 @@ fn step_with(program: &str, arguments: &[&str], environment: &[(&str, &str)]) ->
     let status = Command::new(program)
         .args(arguments)
         .envs(environment.iter().copied())
-        .current_dir(root())
+        .current_dir(directory)
         .status()
         .map_err(|error| format!("{typed} ({error})"))?;
     println!("xtask: {:.0} s for {typed}", began.elapsed().as_secs_f64());

@@ -32,6 +32,8 @@ codes! {
     IDEMPOTENCY_KEY_MISSING = 400, "idempotency-key-missing", "The command has no Idempotency-Key";
     IDEMPOTENCY_KEY_MALFORMED = 400, "idempotency-key-malformed", "The Idempotency-Key is not a UUID";
     IDEMPOTENCY_KEY_REUSED = 422, "idempotency-key-reused", "The Idempotency-Key was used for another command";
+    MALFORMED_HEAD = 400, "malformed-head", "The request cannot be read as HTTP";
+    HEAD_TOO_LARGE = 431, "head-too-large", "The request's head is too large";
     BAD_HEADER = 400, "bad-header", "A header cannot be understood";
     BAD_POSITION = 400, "bad-position", "The position cannot be understood";
     BAD_CURSOR = 400, "bad-cursor", "The cursor is not one of ours";

@@ -7,6 +7,7 @@ mod damage;
 mod disks;
 mod golden;
 mod locking;
+mod offline;
 mod reading;
 mod support;
 mod torn;

@@ -251,6 +251,7 @@ fn query(statement: Statement) -> sqlx::query::Query<'static, Postgres, PgArgume
     statement.binds.into_iter().fold(query, |query, bind| match bind {
         Bind::Integer(integer) => query.bind(integer),
         Bind::Text(text) => query.bind(plain(text)),
+        Bind::Shared(text) => query.bind(plain(text.as_ref().to_owned())),
         Bind::Null => query.bind(None::<i64>),
         Bind::Integers(integers) => query.bind(integers),
         Bind::Texts(texts) => query.bind(escaped(texts)),

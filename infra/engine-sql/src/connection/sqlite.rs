@@ -30,8 +30,12 @@ const MIGRATIONS: &[(i64, &str, &str)] = &[
 /// The number of the last of them.
 const FORMAT: i64 = 2;
 
-/// 64 MiB: what reads of hot pages save in copies; more would only count twice what the page cache holds.
-const MMAP_BYTES: &str = "67108864";
+/// 0: pages that a connection maps count as its process's memory, in full for each connection, and stay. What a mapping
+/// saves in copies is less than can be measured.
+const MMAP_BYTES: &str = "0";
+/// 4,000 pages, 16 MiB: a page that is written again and again is moved from the write-ahead log into the file once for
+/// all of them.
+const CHECKPOINT_PAGES: &str = "4000";
 /// 64 MiB: what the write-ahead log is cut back to after a long read made it grow.
 const WAL_BYTES_MAX: &str = "67108864";
 /// 128 statements kept prepared by each connection; a list's shape is one.
@@ -61,6 +65,7 @@ impl SqliteDatabase {
                 .pragma("cache_size", format!("-{cache_kib}"))
                 .pragma("mmap_size", MMAP_BYTES)
                 .pragma("journal_size_limit", WAL_BYTES_MAX)
+                .pragma("wal_autocheckpoint", CHECKPOINT_PAGES)
                 .pragma("temp_store", "MEMORY");
             match &path {
                 Some(path) => connect.filename(plain(path)).journal_mode(SqliteJournalMode::Wal),
@@ -172,6 +177,7 @@ fn query(statement: Statement) -> sqlx::query::Query<'static, Sqlite, SqliteArgu
     statement.binds.into_iter().fold(query, |query, bind| match bind {
         Bind::Integer(integer) => query.bind(integer),
         Bind::Text(text) => query.bind(text),
+        Bind::Shared(text) => query.bind(text),
         Bind::Null => query.bind(None::<i64>),
         Bind::Texts(_) | Bind::Integers(_) => unreachable!("only the dialect of PostgreSQL makes lists"),
     })

@@ -5,7 +5,6 @@
 
 mod copy;
 
-use std::collections::BTreeMap;
 use std::fmt::Write as _;
 use std::sync::Arc;
 
@@ -31,6 +30,24 @@ fn sql_type(kind: ColumnKind) -> &'static str {
 }
 
 impl Dialect for PostgresDialect {
+    fn move_texts(&self, checkpoints: &str) -> Vec<Arc<str>> {
+        let arrays = (1..=11).map(|number| format!("${number}::bigint[]")).collect::<Vec<_>>().join(", ");
+        let text = format!(
+            "UPDATE {checkpoints} AS c \
+             SET next_offset = v.n1, epoch = v.e1, nonce = v.c1, next_seq = v.s1, open = v.o1 \
+             FROM UNNEST({arrays}) AS v (p, n1, e1, c1, s1, o1, n0, e0, c0, s0, o0) \
+             WHERE c.\"partition\" = v.p AND c.next_offset = v.n0 AND c.epoch = v.e0 AND c.nonce = v.c0 \
+                AND c.next_seq = v.s0 AND c.open = v.o0"
+        );
+        vec![text.into()]
+    }
+
+    fn moves(&self, texts: &[Arc<str>], moves: &[[i64; 11]]) -> Vec<Statement> {
+        let Some(text) = texts.first().filter(|_| !moves.is_empty()) else { return Vec::new() };
+        let column = |index: usize| Bind::Integers(moves.iter().map(|numbers| Some(numbers[index])).collect());
+        vec![Statement::new(text.clone(), (0..11).map(column).collect())]
+    }
+
     fn create(&self, table: &TableSpec) -> String {
         let name = quoted(&table.stored);
         // Collation C: text compares by its bytes, also after an upgrade of the system's collations.
@@ -93,7 +110,7 @@ impl Dialect for PostgresDialect {
     fn inserts<'a>(
         &self,
         table: &'a TableSpec,
-        rows: &'a BTreeMap<&'a str, &'a Row>,
+        rows: &'a [(&'a str, &'a Row)],
     ) -> Box<dyn Iterator<Item = Vec<u8>> + Send + 'a> {
         Box::new(copy::pieces(table, rows))
     }
@@ -109,7 +126,7 @@ impl Dialect for PostgresDialect {
     fn upserts<'a>(
         &self,
         table: &'a TableSpec,
-        rows: &'a BTreeMap<&'a str, &'a Row>,
+        rows: &'a [(&'a str, &'a Row)],
     ) -> Box<dyn Iterator<Item = Statement> + Send + 'a> {
         let mut rest = rows.iter();
         Box::new(std::iter::from_fn(move || {
