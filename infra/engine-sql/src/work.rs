@@ -185,7 +185,7 @@ pub(crate) async fn commit(
         moved += session.execute(statement).await?;
     }
     if moved != moves.len() as u64 {
-        let found = checkpoints(session).await?;
+        let found = checkpoints(session, tables).await?;
         // Those that could be moved have been, in this transaction.
         let stays = |(partition, _, next): &&(_, Option<Checkpoint>, Checkpoint)| found.get(partition) != Some(next);
         let fenced = batch.checkpoints.iter().filter(|(_, expected, _)| expected.is_some()).find(stays);
@@ -252,7 +252,7 @@ pub(crate) async fn write<'a>(
             continue;
         };
         table.accept(&key.key, row)?;
-        let one = BTreeMap::from([(key.key.as_str(), row)]);
+        let one = [(key.key.as_str(), row)];
         for statement in dialect.upserts(table, &one) {
             session.execute(statement).await?;
         }
