@@ -37,6 +37,7 @@ pub(crate) mod data;
 #[cfg(feature = "kafka")]
 pub(crate) mod kafka;
 pub(crate) mod log;
+mod operations;
 mod others;
 pub(crate) mod rows;
 
@@ -98,6 +99,7 @@ pub(crate) struct House {
     node: Node<Shop>,
     states: Arc<StateStore<Shop>>,
     followed: Followed,
+    operations: projections::Operations,
     gateway: Simulator,
     cursors: CursorKey,
 }
@@ -134,9 +136,17 @@ impl House {
         })?;
         let others = others.map(|others| others.take_in(&node)).transpose()?;
         let followed = rows::open(&plan, &log, &kept, &genesis, &clock).await?;
+        let operations = projections::operations(
+            Arc::clone(&log),
+            &genesis,
+            Arc::clone(&followed.rows),
+            Arc::clone(&clock),
+            followed.projection.clone(),
+            plan.data.check(),
+        );
         // Cursors outlive a restart and hold on every node: their key follows from the log's own.
         let cursors = CursorKey::new(&[&genesis.fingerprint_key[..], b"cursors"].concat());
-        Ok(Self { plan, kept, others, node, states, followed, gateway, cursors })
+        Ok(Self { plan, kept, others, node, states, followed, operations, gateway, cursors })
     }
 
     /// Serves until `stop`, then settles what is under way and closes. Ends by itself if the log has stopped for good.
@@ -184,6 +194,7 @@ impl House {
             routes = routes.route("/v1/{*rest}", any(nothing_here)).method_not_allowed_fallback(nothing_here);
         }
         routes
+            .merge(operations::routes(&self.operations, &self.cursors))
             .merge(pages().routes())
             .merge(self.health(stop).routes())
             .merge(metrics.routes().layer(from_fn_with_state(self.measured(), measuring)))
@@ -218,6 +229,7 @@ impl House {
                 others.leave().await;
             }
         };
+        self.operations.stop().await;
         tokio::join!(leave, self.followed.close());
         let kept = self.kept;
         let states = self.states;

@@ -24,6 +24,7 @@ mod load;
 mod log;
 mod order;
 mod output;
+mod projection;
 mod saga;
 mod serve;
 mod stock;

@@ -30,8 +30,9 @@ impl<R: Reactor<Event = ShopEvent>> QuerySide<R> {
         let next = least.0.remove(&partition).map_or(Offset(0), Offset::next);
         let elsewhere = least;
         let cache = self.projection.cache();
-        self.not_parked(stream)?;
-        if self.projection.has_all(&elsewhere)
+        let dropped = self.not_parked(read, stream)?;
+        if !dropped
+            && self.projection.has_all(&elsewhere)
             && let Some(found) = cache.at_hand(key, next)
         {
             return Ok(found);
@@ -40,7 +41,14 @@ impl<R: Reactor<Event = ShopEvent>> QuerySide<R> {
         let here = next.0.checked_sub(1).map(|offset| Position { partition, offset: Offset(offset) });
         all.reach_all(&here.map(Positions::from).unwrap_or_default());
         self.reached(&all, read.wait).await?;
-        self.not_parked(stream)?;
+        if self.not_parked(read, stream)? {
+            // Rows at hand may follow the log; this one is shown as the store has it.
+            let found = self.store.load_with_checkpoints(vec![key.clone()]).await;
+            let mut found = found.map_err(|fault| unavailable(&fault))?;
+            self.reflects(&found.checkpoints, &all)?;
+            let as_of = found.checkpoints.get(&partition).map_or(Offset(0), |checkpoint| checkpoint.next_offset);
+            return Ok(Found { row: found.found.remove(key), as_of, checkpoints: Some(found.checkpoints) });
+        }
         let loaded = cache.find(key, partition, next, || {
             let (store, key) = (Arc::clone(&self.store), key.clone());
             async move {
@@ -57,11 +65,14 @@ impl<R: Reactor<Event = ShopEvent>> QuerySide<R> {
         Ok(Found::clone(&found))
     }
 
-    fn not_parked(&self, stream: &StreamName) -> Result<(), Problem> {
-        if self.projection.is_parked(&Tenant::default(), stream) {
+    /// Whether the stream is shown as it was before what an operator gave up: to all but those who ask for what came after.
+    fn not_parked(&self, read: &ReadRequest, stream: &StreamName) -> Result<bool, Problem> {
+        let Some(parked) = self.projection.parked_as(&Tenant::default(), stream) else { return Ok(false) };
+        let after = |least: Position| least.partition == parked.partition && least.offset >= parked.offset;
+        if parked.dropped.is_none() || read.min_position.iter().flat_map(Positions::iter).any(after) {
             return Err(Problem::read_model_parked(format!("{stream} is set aside: one of its events cannot be read")));
         }
-        Ok(())
+        Ok(true)
     }
 
     /// Whether rows read together with these checkpoints reflect what was waited for: a database that nodes share may have

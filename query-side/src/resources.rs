@@ -5,7 +5,7 @@ use axum::extract::{Path, State};
 use axum::response::{IntoResponse, Response};
 use axum::routing::get;
 use chassis::body::{APPLICATION_JSON, read_request};
-use chassis::headers::parse_uuid;
+use chassis::headers::{DOCKET_DROPPED, parse_uuid};
 use chassis::problem::{Code, Problem};
 use chassis::query::Query;
 use chassis::respond::Reply;
@@ -90,12 +90,21 @@ impl<R: Reactor<Event = ShopEvent>> QuerySide<R> {
         let stream = stream_of(&subject);
         let found = self.row(&read, &stream, &views::row_key(&subject)).await?;
         let positions = reflected(self.node.partition_of(&Tenant::default(), &stream), found.as_of);
-        let Some(row) = found.row else { return Err(not_found(absent).positions(&positions)) };
-        Ok(Reply::json(StatusCode::OK, &row.doc)
-            .version(Version(row.version))
-            .positions(&positions)
-            .conditional(&parts.headers)
-            .into_response())
+        // Shown without what an operator gave up, and saying so.
+        let dropped = self.projection.parked_as(&Tenant::default(), &stream).map(|parked| parked.version.0);
+        let Some(row) = found.row else {
+            let problem = not_found(absent).positions(&positions);
+            return Err(match dropped {
+                Some(version) => problem.header(DOCKET_DROPPED, version.into()),
+                None => problem,
+            });
+        };
+        let reply = Reply::json(StatusCode::OK, &row.doc).version(Version(row.version)).positions(&positions);
+        let reply = match dropped {
+            Some(version) => reply.header(DOCKET_DROPPED, version.into()),
+            None => reply,
+        };
+        Ok(reply.conditional(&parts.headers).into_response())
     }
 }
 

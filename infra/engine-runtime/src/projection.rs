@@ -4,24 +4,30 @@
 //! with the others. It has no way to issue a command.
 
 pub mod cache;
+mod check;
 mod folder;
+mod operations;
+mod parking;
 mod published;
 mod rows;
+mod scan;
 mod shared;
 mod tail;
 mod worker;
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
+use std::sync::atomic::Ordering;
 use std::time::Duration;
 
 use engine::cache::Tail;
-use engine::log::Log;
+use engine::log::{Log, WakerGuard};
 use engine::ports::Clock;
 use engine::position::{Checkpoint, Offset, Partition, Position, Positions, Version};
 use engine::read_store::{Progress, ReadStore, StoreFault};
 use engine::record::Genesis;
 use engine::stream::{StreamId, StreamName, Tenant};
+use engine::time::Timestamp;
 use engine::view::{Column, ColumnKind, Table, View};
 use metrics::gauge;
 use serde::{Deserialize, Serialize};
@@ -29,6 +35,8 @@ use tokio::sync::watch;
 use tokio_util::sync::CancellationToken;
 
 use self::cache::{CacheOptions, ReadCache};
+pub use self::check::{CheckState, Difference, Scope, Side};
+pub use self::operations::{BesideState, BesideWord, Denied, Operations, OperationsParts, Scratch, State};
 use self::published::Published;
 use self::worker::{Source, Worker};
 
@@ -83,6 +91,20 @@ pub struct Parked {
     pub waiting: u64,
     /// What is wrong with it.
     pub why: String,
+    /// An operator's decision not to try it any more: its rows are shown as they were before that event.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub dropped: Option<Dropped>,
+}
+
+/// Who decided that a parked stream is dropped, and why.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Dropped {
+    /// When.
+    pub at: Timestamp,
+    /// Who, if it was said.
+    pub by: Option<Arc<str>>,
+    /// Why, if it was said.
+    pub why: Option<Arc<str>>,
 }
 
 /// Why a projection did not start or has stopped.
@@ -155,6 +177,16 @@ pub struct Projection {
 struct Following {
     published: Arc<Published>,
     stop: CancellationToken,
+    /// Empties what is kept of rows when other tables come into use.
+    _switched: Option<WakerGuard>,
+}
+
+impl Following {
+    fn new(published: Arc<Published>, stop: CancellationToken, store: &dyn ReadStore) -> Arc<Self> {
+        let cache = Arc::clone(&published.cache);
+        let _switched = store.on_switched(Arc::new(move || cache.clear()));
+        Arc::new(Self { published, stop, _switched })
+    }
 }
 
 impl Drop for Following {
@@ -191,9 +223,10 @@ impl Projection {
             shared: false,
         };
         let all = (0..genesis.partitions).map(Partition).collect();
-        let worker = Worker::open(source, 0, all, stop.clone()).await?;
+        let following = Following::new(published, stop.clone(), source.store.as_ref());
+        let worker = Worker::open(source, 0, all, stop).await?;
         tokio::spawn(worker.run_alone());
-        Ok(Self { following: Arc::new(Following { published, stop }), shared: false })
+        Ok(Self { following, shared: false })
     }
 
     /// Feeds what is this node's to feed of a store that nodes share, and hears of the rest. Returns at once: a store that
@@ -221,9 +254,10 @@ impl Projection {
             end: sharing.log_end.clone(),
             shared: true,
         };
+        let following = Following::new(published, stop.clone(), source.store.as_ref());
         tokio::spawn(tail::follow(source.clone(), stop.clone()));
-        tokio::spawn(shared::Supervisor::new(source, sharing, stop.clone()).run());
-        Self { following: Arc::new(Following { published, stop }), shared: true }
+        tokio::spawn(shared::Supervisor::new(source, sharing, stop).run());
+        Self { following, shared: true }
     }
 
     /// Whether rows that were read together with these checkpoints reflect all these records. Alone with its store a
@@ -330,6 +364,25 @@ impl Projection {
     pub fn is_parked(&self, tenant: &Tenant, stream: &StreamName) -> bool {
         let parked = self.following.published.parked.read();
         !parked.is_empty() && parked.contains_key(&StreamId { tenant: tenant.clone(), name: stream.clone() })
+    }
+
+    /// How a stream is set aside, if it is.
+    pub fn parked_as(&self, tenant: &Tenant, stream: &StreamName) -> Option<Parked> {
+        let parked = self.following.published.parked.read();
+        if parked.is_empty() {
+            return None;
+        }
+        parked.get(&StreamId { tenant: tenant.clone(), name: stream.clone() }).cloned()
+    }
+
+    /// Events folded since the start.
+    pub fn events(&self) -> u64 {
+        self.following.published.events.load(Ordering::Relaxed)
+    }
+
+    /// Whether little was left to fold at some time since the start, and the store has done what it keeps for then.
+    pub fn is_caught_up(&self) -> bool {
+        *self.following.published.caught_up.borrow()
     }
 
     /// How it stands.

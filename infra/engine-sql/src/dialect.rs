@@ -22,8 +22,11 @@ pub(crate) trait Dialect {
     /// at. They change as many rows as there are moves, or somebody else was there.
     fn moves(&self, texts: &[Arc<str>], moves: &[[i64; 11]]) -> Vec<Statement>;
 
-    /// Makes a view table and its indexes.
-    fn create(&self, table: &TableSpec) -> Vec<String>;
+    /// Makes a view table, without its indexes.
+    fn create(&self, table: &TableSpec) -> String;
+
+    /// Makes those of its indexes that are not there.
+    fn create_indexes(&self, table: &TableSpec) -> Vec<String>;
 
     /// Writes rows, one text for each number of rows that a statement of `upserts` has.
     fn upsert(&self, table: &TableSpec) -> Vec<Arc<str>>;
@@ -93,8 +96,12 @@ impl Dialect for AnyDialect {
         either!(self, dialect => dialect.moves(texts, moves))
     }
 
-    fn create(&self, table: &TableSpec) -> Vec<String> {
+    fn create(&self, table: &TableSpec) -> String {
         either!(self, dialect => dialect.create(table))
+    }
+
+    fn create_indexes(&self, table: &TableSpec) -> Vec<String> {
+        either!(self, dialect => dialect.create_indexes(table))
     }
 
     fn upsert(&self, table: &TableSpec) -> Vec<Arc<str>> {

@@ -30,6 +30,9 @@ pub(crate) struct ParkedDoc {
     pub(crate) parked: Parked,
     /// The fold before the record of the first event that is not folded: where a retry starts to read.
     pub(crate) before: Checkpoint,
+    /// The generation of the store's tables when it was last tried; 0: not since it is counted.
+    #[serde(default)]
+    pub(crate) tried: i64,
 }
 
 /// An event out of the log, read or not.
@@ -114,6 +117,8 @@ pub(crate) struct Folder<V: View> {
     only: Option<BTreeMap<StreamId, Version>>,
     /// Which partition is read first; moves on, so that a busy one does not starve the others.
     first: usize,
+    /// Of the tables that it folds into.
+    pub(crate) generation: i64,
 }
 
 impl<V: View> Folder<V> {
@@ -144,6 +149,7 @@ impl<V: View> Folder<V> {
             parked_dirty: BTreeSet::new(),
             only: None,
             first: 0,
+            generation: 0,
         }
     }
 
@@ -335,8 +341,10 @@ impl<V: View> Folder<V> {
                 version: item.version,
                 waiting: 1,
                 why,
+                dropped: None,
             };
-            parked.insert(item.stream.clone(), ParkedDoc { parked: parked_here, before: item.before });
+            let doc = ParkedDoc { parked: parked_here, before: item.before, tried: self.generation };
+            parked.insert(item.stream.clone(), doc);
             dirty.insert(item.stream.clone());
         }
         for slot in self.desk.clear() {
@@ -416,7 +424,7 @@ impl<V: View> Folder<V> {
     pub(crate) fn begin_retry(&mut self, partition: Partition) -> Option<Retry> {
         let mut docs = BTreeMap::new();
         for (stream, doc) in &self.parked {
-            if doc.parked.partition == partition {
+            if doc.parked.partition == partition && doc.parked.dropped.is_none() {
                 docs.insert(stream.clone(), doc.clone());
             }
         }
@@ -508,11 +516,11 @@ fn place<E>(recorded: &Recorded<E>) -> (Partition, Offset, u32) {
     (recorded.position.partition, recorded.position.offset, recorded.index)
 }
 
-fn parked_key(stream: &StreamId) -> RowKey {
+pub(crate) fn parked_key(stream: &StreamId) -> RowKey {
     RowKey { table: PARKED_TABLE.name, key: format!("{}/{}", stream.tenant, stream.name) }
 }
 
-fn parked_row(doc: &ParkedDoc) -> Row {
+pub(crate) fn parked_row(doc: &ParkedDoc) -> Row {
     let columns = vec![Value::from(doc.parked.partition.0)];
     let version = doc.parked.version.0;
     Row { version, doc: Doc::of(doc), columns }

@@ -2,7 +2,7 @@
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
 
 use engine::position::{Offset, Partition};
 use engine::read_store::Batch;
@@ -23,6 +23,10 @@ pub(super) struct Published {
     pub(super) watermark: watch::Sender<Vec<Offset>>,
     pub(super) status: watch::Sender<ProjectionStatus>,
     pub(super) parked: RwLock<BTreeMap<StreamId, Parked>>,
+    /// Whether the store was told that little is left to fold, and has done what it keeps for then.
+    pub(super) caught_up: watch::Sender<bool>,
+    /// Events folded since the start.
+    pub(super) events: AtomicU64,
     /// How many wait for records, and what tells workers of the first of them.
     waiting: AtomicUsize,
     pub(super) hurry: Notify,
@@ -62,6 +66,8 @@ impl Published {
             watermark: watch::channel(vec![Offset(0); usize::from(partitions)]).0,
             status: watch::channel(ProjectionStatus::Running).0,
             parked: RwLock::new(BTreeMap::new()),
+            caught_up: watch::channel(false).0,
+            events: AtomicU64::new(0),
             waiting: AtomicUsize::new(0),
             hurry: Notify::new(),
             cache: Arc::new(cache),
@@ -155,6 +161,11 @@ impl Published {
     pub(super) fn over(&self, status: ProjectionStatus) {
         if let ProjectionStatus::Failed(fault) = &status {
             error!(fault.code = "projection-stopped", error = %crate::chain(fault), "a projection has stopped");
+        } else {
+            // Of one that ended as it was asked to, nothing stays to be alarmed about.
+            self.lag_events.set(0.0);
+            self.lag_seconds.set(0.0);
+            self.parked_count.set(0.0);
         }
         self.status.send_replace(status);
     }

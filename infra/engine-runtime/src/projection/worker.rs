@@ -5,6 +5,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::panic::AssertUnwindSafe;
 use std::sync::Arc;
+use std::sync::atomic::Ordering;
 use std::time::Duration;
 
 use engine::log::{Log, WakerGuard};
@@ -41,7 +42,12 @@ const PARKED_PAGE: u32 = 1_000;
 pub(super) struct Worker<V: View> {
     hands: Hands<V>,
     woken: Arc<Notify>,
-    _waker: WakerGuard,
+    _wakers: (WakerGuard, Option<WakerGuard>),
+    /// The store as readers have it, which follows what is in use; the source's own stays with what this worker feeds.
+    readers: Arc<dyn ReadStore>,
+    /// Of what it feeds.
+    generation: i64,
+    caught_up: bool,
     /// `None` only while it is lent to a blocking task.
     folder: Option<Folder<V>>,
     events: Counter,
@@ -108,11 +114,13 @@ pub(super) enum End {
 impl<V: View> Worker<V> {
     /// A worker for these partitions, from where the store says that they are.
     pub(super) async fn open(
-        source: Source<V>,
+        mut source: Source<V>,
         number: usize,
         partitions: BTreeSet<Partition>,
         stop: CancellationToken,
     ) -> Result<Self, ProjectionFault> {
+        let readers = source.store.clone();
+        source.store = readers.feeder().unwrap_or_else(|| readers.clone());
         let (opening, log_id) = (source.store.clone(), source.genesis.log);
         let checkpoints = spawned(async move { opening.open(log_id).await }).await.map_err(store_fault)?;
         let mut committed = vec![None; usize::from(source.genesis.partitions)];
@@ -145,24 +153,47 @@ impl<V: View> Worker<V> {
         let waker = source.log.on_append(Arc::new(move || waking.notify_one()));
         let partitions = partitions.into_iter().collect::<Vec<_>>();
         let (view, options) = (source.view.clone(), source.options.clone());
-        let folder = Folder::new(view, options, partitions.clone(), source.shared, committed, parked);
+        let mut folder = Folder::new(view, options, partitions.clone(), source.shared, committed, parked);
+        let generation = source.store.generation();
+        folder.generation = generation;
+        let waking = woken.clone();
+        let switched = readers.on_switched(Arc::new(move || waking.notify_one()));
         let hands = Hands { source, number, partitions, stop, shown: folder.at.clone(), recorded_at: None };
         hands.publish_parked(&folder);
         hands.publish();
         hands.running();
-        let (folder, _waker) = (Some(folder), waker);
-        Ok(Self { hands, woken, _waker, folder, events, commits })
+        let (folder, _wakers, caught_up) = (Some(folder), (waker, switched), false);
+        Ok(Self { hands, woken, _wakers, readers, generation, caught_up, folder, events, commits })
     }
 
-    /// Alone in its projection: until it is stopped or cannot go on.
-    pub(super) async fn run_alone(self) {
+    /// Alone in its projection: until it is stopped or cannot go on. If other tables come into use, it goes on with them.
+    pub(super) async fn run_alone(mut self) {
         let published = self.hands.source.published.clone();
-        let status = match self.run().await {
-            End::Asked => ProjectionStatus::Stopped,
-            End::Fenced(partition) => ProjectionStatus::Failed(store_fault(StoreFault::Fenced(partition))),
-            End::Fault(fault) => ProjectionStatus::Failed(fault),
+        let status = loop {
+            let anew = self.anew();
+            let status = match self.run().await {
+                End::Asked => ProjectionStatus::Stopped,
+                End::Fenced(_) if anew.is_due() => match anew.open().await {
+                    Ok(worker) => {
+                        self = worker;
+                        continue;
+                    }
+                    Err(status) => status,
+                },
+                End::Fenced(partition) => ProjectionStatus::Failed(store_fault(StoreFault::Fenced(partition))),
+                End::Fault(fault) => ProjectionStatus::Failed(fault),
+            };
+            break status;
         };
         published.over(status);
+    }
+
+    /// What it takes to begin anew, with whatever is in use then.
+    fn anew(&self) -> Anew<V> {
+        let Hands { source, number, partitions, stop, .. } = &self.hands;
+        let source = Source { store: self.readers.clone(), ..source.clone() };
+        let partitions = partitions.iter().copied().collect();
+        Anew { source, number: *number, partitions, stop: stop.clone(), generation: self.generation }
     }
 
     /// Until it is stopped or cannot go on.
@@ -180,6 +211,9 @@ impl<V: View> Worker<V> {
         let mut began = Instant::now() - PERIOD;
         loop {
             let stopping = self.hands.stop.is_cancelled();
+            if !stopping && self.readers.generation() != self.generation {
+                return End::Fenced(self.hands.partitions.first().copied().unwrap_or_default());
+            }
             let was_idle = made.is_none();
             let next = match made.take() {
                 None if stopping => return self.leave().await,
@@ -198,6 +232,11 @@ impl<V: View> Worker<V> {
                 Ok(next) => next,
                 Err(end) => return end,
             };
+            if !self.caught_up
+                && let Err(end) = self.say_caught_up(was_idle && made.is_none()).await
+            {
+                return end;
+            }
             if was_idle && made.is_none() {
                 self.hands.report_lag();
                 tokio::select! {
@@ -207,6 +246,24 @@ impl<V: View> Worker<V> {
                 }
             }
         }
+    }
+
+    /// Tells the store once that little is left to fold.
+    async fn say_caught_up(&mut self, idle: bool) -> Result<(), End> {
+        if !idle && self.hands.behind() > self.hands.source.options.batch_events_max as u64 {
+            return Ok(());
+        }
+        let store = self.hands.source.store.clone();
+        match spawned(async move { store.caught_up().await }).await {
+            Ok(()) => {
+                self.caught_up = true;
+                self.hands.source.published.caught_up.send_replace(true);
+            }
+            // Said again after the next batch.
+            Err(StoreFault::Unavailable(why)) => warn!(error = %why, "the read store does not answer"),
+            Err(fault) => return Err(store_end(fault)),
+        }
+        Ok(())
     }
 
     /// Lets gather what comes, unless somebody waits for it.
@@ -281,6 +338,7 @@ impl<V: View> Worker<V> {
     async fn is_done(&mut self, made: &Made) -> Result<(), End> {
         self.commits.increment(u64::from(made.batch.is_some()));
         self.events.increment(made.events as u64);
+        self.hands.source.published.events.fetch_add(made.events as u64, Ordering::Relaxed);
         self.hands.recorded_at = made.recorded_at.or(self.hands.recorded_at);
         self.hands.shown.clone_from(&made.at);
         if made.parked_changed
@@ -383,7 +441,7 @@ impl<V: View> Hands<V> {
                     return Ok(found);
                 }
                 Err(StoreFault::Unavailable(why)) => self.back_off(&mut wait, why.to_string()).await?,
-                Err(fault) => return Err(End::Fault(store_fault(fault))),
+                Err(fault) => return Err(store_end(fault)),
             }
         }
     }
@@ -426,7 +484,7 @@ impl<V: View> Hands<V> {
             match spawned(async move { store.open(log_id).await }).await {
                 Ok(found) => return Ok(batch.checkpoints.iter().all(|(at, _, to)| found.get(at) == Some(to))),
                 Err(StoreFault::Unavailable(why)) => self.back_off(&mut wait, why.to_string()).await?,
-                Err(fault) => return Err(End::Fault(store_fault(fault))),
+                Err(fault) => return Err(store_end(fault)),
             }
         }
     }
@@ -459,12 +517,17 @@ impl<V: View> Hands<V> {
         self.source.published.park(|at| self.partitions.contains(&at), parked.collect());
     }
 
-    fn report_lag(&self) {
+    /// How many records are not in the rows.
+    fn behind(&self) -> u64 {
         let behind = |partition: &Partition| {
             let at = self.shown[usize::from(partition.0)].next_offset;
             self.source.log.end(*partition).0.saturating_sub(at.0)
         };
-        let lag: u64 = self.partitions.iter().map(behind).sum();
+        self.partitions.iter().map(behind).sum()
+    }
+
+    fn report_lag(&self) {
+        let lag = self.behind();
         let seconds = match self.recorded_at {
             Some(recorded_at) if lag > 0 => self.source.clock.now().micros_since(recorded_at) as f64 / 1e6,
             _ => 0.0,
@@ -509,6 +572,65 @@ pub(super) async fn read_parked(store: &Arc<dyn ReadStore>) -> Result<BTreeMap<S
         if !full {
             return Ok(parked);
         }
+    }
+}
+
+/// What it takes to begin anew.
+struct Anew<V: View> {
+    source: Source<V>,
+    number: usize,
+    partitions: BTreeSet<Partition>,
+    stop: CancellationToken,
+    /// Of what was fed before.
+    generation: i64,
+}
+
+impl<V: View> Anew<V> {
+    /// Whether something else is in use now.
+    fn is_due(&self) -> bool {
+        self.source.store.generation() != self.generation
+    }
+
+    /// Begins anew, as soon as the store answers. `Err`: how it ended instead.
+    async fn open(self) -> Result<Worker<V>, ProjectionStatus> {
+        let mut wait = BACK_OFF_FIRST;
+        loop {
+            if self.stop.is_cancelled() {
+                return Err(ProjectionStatus::Stopped);
+            }
+            let opened =
+                Worker::open(self.source.clone(), self.number, self.partitions.clone(), self.stop.clone()).await;
+            let fault = match opened {
+                Ok(worker) => return Ok(worker),
+                Err(ProjectionFault::Store(fault)) => fault,
+                Err(fault) => return Err(ProjectionStatus::Failed(fault)),
+            };
+            match &*fault {
+                // What it fed was beside, and is not there any more.
+                StoreFault::Fenced(_) if self.source.store.feeder().is_none() => {
+                    return Err(ProjectionStatus::Stopped);
+                }
+                StoreFault::Fenced(_) => {}
+                StoreFault::Unavailable(why) => {
+                    self.source.published.waiting(self.number, Some(why.to_string()));
+                }
+                _ => return Err(ProjectionStatus::Failed(ProjectionFault::Store(fault))),
+            }
+            tokio::select! {
+                biased;
+                () = self.stop.cancelled() => {}
+                () = tokio::time::sleep(jittered(wait)) => {}
+            }
+            wait = (wait * 2).min(BACK_OFF_MAX);
+        }
+    }
+}
+
+/// What a fault of the store means for the worker that met it.
+fn store_end(fault: StoreFault) -> End {
+    match fault {
+        StoreFault::Fenced(partition) => End::Fenced(partition),
+        fault => End::Fault(store_fault(fault)),
     }
 }
 

@@ -23,10 +23,12 @@ use super::{Access, Bind, Session, Statement};
 use crate::store::Options;
 
 /// Each with its number, in order. Read at build time without sqlx's macro: that would build sqlx, SQLite and TLS twice.
-const MIGRATIONS: &[(i64, &str, &str)] =
-    &[(1, "bookkeeping", include_str!("../../migrations/sqlite/0001_bookkeeping.sql"))];
+const MIGRATIONS: &[(i64, &str, &str)] = &[
+    (1, "bookkeeping", include_str!("../../migrations/sqlite/0001_bookkeeping.sql")),
+    (2, "two sets", include_str!("../../migrations/sqlite/0002_two_sets.sql")),
+];
 /// The number of the last of them.
-const FORMAT: i64 = 1;
+const FORMAT: i64 = 2;
 
 /// 0: pages that a connection maps count as its process's memory, in full for each connection, and stay. What a mapping
 /// saves in copies is less than can be measured.
@@ -102,6 +104,14 @@ impl SqliteDatabase {
         };
         let connection = connection.map_err(|error| fault(error, &self.shown))?;
         Ok(SqliteSession { connection, shown: &self.shown })
+    }
+
+    /// Whether what the writing connection sorts may lie in files: the rows of a whole table do not fit in memory. Not
+    /// while it is in a transaction.
+    pub(crate) async fn sort_in_files(&self, files: bool) -> Result<(), StoreFault> {
+        let pragma = if files { "PRAGMA temp_store = FILE" } else { "PRAGMA temp_store = MEMORY" };
+        let done = sqlx::query(pragma).execute(&self.writer).await;
+        done.map(|_| ()).map_err(|error| fault(error, &self.shown))
     }
 
     /// Waits for what is under way, then moves the write-ahead log into the file and lets go of it.

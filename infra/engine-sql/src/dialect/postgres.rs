@@ -48,8 +48,8 @@ impl Dialect for PostgresDialect {
         vec![Statement::new(text.clone(), (0..11).map(column).collect())]
     }
 
-    fn create(&self, table: &TableSpec) -> Vec<String> {
-        let name = quoted(table.name);
+    fn create(&self, table: &TableSpec) -> String {
+        let name = quoted(&table.stored);
         // Collation C: text compares by its bytes, also after an upgrade of the system's collations.
         let mut create = format!(
             "CREATE TABLE {name} (\"key\" text COLLATE \"C\" NOT NULL PRIMARY KEY, \"version\" bigint NOT NULL, \"doc\" json NOT NULL"
@@ -60,18 +60,22 @@ impl Dialect for PostgresDialect {
         }
         // Rows change a few times soon after they came: room for that on their page saves touching every index.
         create.push_str(") WITH (fillfactor = 80)");
-        let mut statements = vec![create];
-        for columns in &table.indexes {
-            let index = quoted(&index_name(table.name, columns));
+        create
+    }
+
+    fn create_indexes(&self, table: &TableSpec) -> Vec<String> {
+        let name = quoted(&table.stored);
+        let index = |columns: &Vec<&str>| {
+            let index = quoted(&index_name(&table.stored, columns));
             // Null sorts before everything; read backwards, after everything.
             let columns = columns.iter().map(|column| format!("{} NULLS FIRST", quoted(column))).collect::<Vec<_>>();
-            statements.push(format!("CREATE INDEX {index} ON {name} ({}, \"key\")", columns.join(", ")));
-        }
-        statements
+            format!("CREATE INDEX IF NOT EXISTS {index} ON {name} ({}, \"key\")", columns.join(", "))
+        };
+        table.indexes.iter().map(index).collect()
     }
 
     fn upsert(&self, table: &TableSpec) -> Vec<Arc<str>> {
-        let mut text = format!("INSERT INTO {} (\"key\", \"version\", \"doc\"", quoted(table.name));
+        let mut text = format!("INSERT INTO {} (\"key\", \"version\", \"doc\"", quoted(&table.stored));
         for column in table.columns {
             let _ = write!(text, ", {}", quoted(column.name));
         }
@@ -99,7 +103,7 @@ impl Dialect for PostgresDialect {
 
     fn insert(&self, table: &TableSpec) -> Option<Arc<str>> {
         let columns = table.columns.iter().map(|column| format!(", {}", quoted(column.name))).collect::<String>();
-        let name = quoted(table.name);
+        let name = quoted(&table.stored);
         Some(format!("COPY {name} (\"key\", \"version\", \"doc\"{columns}) FROM STDIN (FORMAT binary)").into())
     }
 

@@ -48,8 +48,8 @@ impl Dialect for SqliteDialect {
         moves.chunks(most).filter_map(statement).collect()
     }
 
-    fn create(&self, table: &TableSpec) -> Vec<String> {
-        let name = quoted(table.name);
+    fn create(&self, table: &TableSpec) -> String {
+        let name = quoted(&table.stored);
         // STRICT: else SQLite would keep text in an integer column, and compare it as larger than any number.
         let mut create = format!(
             "CREATE TABLE {name} (\"key\" TEXT NOT NULL PRIMARY KEY, \"version\" INTEGER NOT NULL, \"doc\" TEXT NOT NULL"
@@ -62,18 +62,22 @@ impl Dialect for SqliteDialect {
             let _ = write!(create, ", {} {kind}", quoted(column.name));
         }
         create.push_str(") STRICT");
-        let mut statements = vec![create];
-        for columns in &table.indexes {
-            let index = quoted(&format!("{}__{}", table.name, columns.join("__")));
+        create
+    }
+
+    fn create_indexes(&self, table: &TableSpec) -> Vec<String> {
+        let name = quoted(&table.stored);
+        let index = |columns: &Vec<&str>| {
+            let index = quoted(&format!("{}__{}", table.stored, columns.join("__")));
             let columns = columns.iter().map(|column| quoted(column)).collect::<Vec<_>>().join(", ");
-            statements.push(format!("CREATE INDEX {index} ON {name} ({columns}, \"key\")"));
-        }
-        statements
+            format!("CREATE INDEX IF NOT EXISTS {index} ON {name} ({columns}, \"key\")")
+        };
+        table.indexes.iter().map(index).collect()
     }
 
     fn upsert(&self, table: &TableSpec) -> Vec<Arc<str>> {
         let columns = table.columns.iter().map(|column| quoted(column.name)).collect::<Vec<_>>();
-        let mut into = format!("INSERT INTO {} (\"key\", \"version\", \"doc\"", quoted(table.name));
+        let mut into = format!("INSERT INTO {} (\"key\", \"version\", \"doc\"", quoted(&table.stored));
         let mut conflict = String::from(
             " ON CONFLICT (\"key\") DO UPDATE SET \"version\" = excluded.\"version\", \"doc\" = excluded.\"doc\"",
         );
