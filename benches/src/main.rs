@@ -18,6 +18,7 @@ mod ground;
 mod growth;
 mod house;
 mod overload;
+mod reads;
 mod restart;
 mod several_nodes;
 mod table;
@@ -88,6 +89,8 @@ enum Question {
     W1Http,
     /// How fast are orders placed without HTTP?
     W1InProcess,
+    /// How fast is one order read?
+    Reads,
     /// How fast are few SKUs reserved by many?
     W2HotStock,
     /// How fast is everything read from the beginning?
@@ -184,6 +187,9 @@ async fn ask(question: Question, how: &How) -> Done<()> {
     }
     if asked(Question::W1Http) {
         w1_http::measure(how, &mut table)?;
+    }
+    if asked(Question::Reads) {
+        reads::measure(how, &mut table)?;
     }
     if asked(Question::W2HotStock) {
         w2_hot_stock::measure(how, &mut table)?;

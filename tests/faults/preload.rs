@@ -39,6 +39,8 @@ pub(crate) enum Calls {
     Reads = 4,
     /// `mmap` of a file.
     Maps = 8,
+    /// Writes and flushes.
+    Changes = 3,
 }
 
 /// How they go wrong.
@@ -48,6 +50,8 @@ pub(crate) enum Wrong {
     Error(Errno),
     /// Half of it is done, which is no error.
     Half,
+    /// The process is killed in its stead.
+    Kill,
 }
 
 /// A rule that is in force until it is lifted.
@@ -101,6 +105,7 @@ impl Faults {
         let error = match wrong {
             Wrong::Error(errno) => errno.raw_os_error(),
             Wrong::Half => -1,
+            Wrong::Kill => -2,
         };
         let mut rule = Vec::new();
         for field in [error.to_ne_bytes(), pass.to_ne_bytes(), times.to_ne_bytes(), [0; 4], [0; 4]] {

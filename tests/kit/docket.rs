@@ -103,6 +103,18 @@ impl Docket {
         Self::try_run(command).await
     }
 
+    /// Starts `docket dev` on this directory in a shell that has done this first, `ulimit -n 64` for example, or tells why it
+    /// would not serve.
+    ///
+    /// # Errors
+    /// When it ended, or did not serve within a minute.
+    pub async fn try_start_after(first: &str, data: &Path, arguments: &[&str]) -> Result<Self, StartFault> {
+        let mut command = Command::new("sh");
+        command.arg("-c").arg(format!("{first} && exec \"$0\" \"$@\"")).arg(binary());
+        command.args(["dev", "--listen", "127.0.0.1:0", "--data"]).arg(data).args(arguments);
+        Self::try_run(command).await
+    }
+
     /// Starts `docket serve` with these arguments and waits until it serves.
     ///
     /// # Errors

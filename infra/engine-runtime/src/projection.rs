@@ -43,7 +43,7 @@ pub struct ProjectionOptions {
     pub name: &'static str,
     /// Events folded in one transaction. 5,000: more no longer helps throughput and hurts freshness.
     pub batch_events_max: usize,
-    /// Bytes read from one partition for one batch.
+    /// Bytes read from one partition before the others have their turn.
     pub read_bytes_max: usize,
     /// Rows kept in memory so that the next event needs no load; up to twice as many for moments.
     pub rows_cached_max: usize,
@@ -58,7 +58,7 @@ impl Default for ProjectionOptions {
         Self {
             name: "main",
             batch_events_max: 5_000,
-            read_bytes_max: 1 << 20,
+            read_bytes_max: 64 << 10,
             rows_cached_max: 2_048,
             workers: 2,
             cache: CacheOptions::default(),
@@ -272,6 +272,7 @@ impl Projection {
         if self.has_all(positions) {
             return Ok(());
         }
+        let _waiting = published.wait();
         let in_time = tokio::time::timeout(within, async {
             tokio::select! {
                 biased;

@@ -82,8 +82,13 @@ mod tests {
     fn of_a_thousand_who_wait_only_those_are_woken_whose_record_came() {
         let waiters = Waiters::default();
         let mut seated: Vec<Waiter<'_>> = (0..1_000).map(|n| waiters.wait_for(at((n % 4) as u16, n / 4))).collect();
-        let woken =
-            |seated: &mut Vec<Waiter<'_>>| seated.iter_mut().filter(|waiter| waiter.woken.try_recv().is_ok()).count();
+        let woken = |seated: &mut Vec<Waiter<'_>>| {
+            let mut count = 0;
+            for waiter in seated.iter_mut() {
+                count += usize::from(waiter.woken.try_recv().is_ok());
+            }
+            count
+        };
         waiters.wake(|partition| Offset(if partition == Partition(2) { 10 } else { 0 }));
         assert_eq!((woken(&mut seated), waiters.count()), (10, 990));
         waiters.wake(|partition| Offset(if partition == Partition(2) { 10 } else { 0 }));

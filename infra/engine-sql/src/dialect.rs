@@ -15,9 +15,12 @@ use crate::tables::TableSpec;
 
 /// A dialect of SQL. Texts are made once for each table and kept.
 pub(crate) trait Dialect {
-    /// The statements that move checkpoints if the tables are of this generation: each a partition, the five numbers it
-    /// goes to, and the five that it must be at. They change as many rows as there are moves, or somebody else was there.
-    fn moves(&self, moves: &[[i64; 11]], generation: i64) -> Vec<Statement>;
+    /// Moves checkpoints of this table, one text for each number of them that a statement of `moves` has.
+    fn move_texts(&self, checkpoints: &str) -> Vec<Arc<str>>;
+
+    /// The statements that move checkpoints: each a partition, the five numbers it goes to, and the five that it must be
+    /// at. They change as many rows as there are moves, or somebody else was there.
+    fn moves(&self, texts: &[Arc<str>], moves: &[[i64; 11]]) -> Vec<Statement>;
 
     /// Makes a view table and its indexes.
     fn create(&self, table: &TableSpec) -> Vec<String>;
@@ -82,8 +85,12 @@ macro_rules! either {
 }
 
 impl Dialect for AnyDialect {
-    fn moves(&self, moves: &[[i64; 11]], generation: i64) -> Vec<Statement> {
-        either!(self, dialect => dialect.moves(moves, generation))
+    fn move_texts(&self, checkpoints: &str) -> Vec<Arc<str>> {
+        either!(self, dialect => dialect.move_texts(checkpoints))
+    }
+
+    fn moves(&self, texts: &[Arc<str>], moves: &[[i64; 11]]) -> Vec<Statement> {
+        either!(self, dialect => dialect.moves(texts, moves))
     }
 
     fn create(&self, table: &TableSpec) -> Vec<String> {

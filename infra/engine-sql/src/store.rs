@@ -345,6 +345,8 @@ impl SqlReadStore {
     /// Sets the gauges of how many operations are under way, of how many at most: to be called by whoever renders metrics,
     /// right before.
     pub fn measure(&self) {
+        // What has not happened yet is told as 0, so that it can be watched.
+        counter!("docket_read_store_turned_away_total").increment(0);
         // In memory there is one connection for both.
         let one = Arc::ptr_eq(&self.reads, &self.writes);
         for (doing, places, places_max) in

@@ -50,6 +50,8 @@ pub(crate) struct Tables {
     by_name: BTreeMap<&'static str, TableSpec>,
     /// The version of the views' folds.
     pub(crate) view_version: u32,
+    /// See [`Dialect::move_texts`].
+    pub(crate) moves: Vec<Arc<str>>,
 }
 
 impl Tables {
@@ -70,7 +72,7 @@ impl Tables {
         if let Some(index) = indexes.iter().find(|index| !by_name.contains_key(index.table)) {
             return Err(misused(format!("an index is for table {:?}, which is not there", index.table)));
         }
-        Ok(Self { by_name, view_version })
+        Ok(Self { by_name, view_version, moves: dialect.move_texts(&quoted("checkpoints")) })
     }
 
     /// The table of this name.

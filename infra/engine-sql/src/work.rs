@@ -134,6 +134,11 @@ pub(crate) async fn commit(
     dialect: &impl Dialect,
 ) -> Result<(), StoreFault> {
     let somewhere = batch.checkpoints.first().map(|(partition, ..)| *partition).unwrap_or_default();
+    let meta = session.fetch(Statement::plain("SELECT generation FROM meta"), &[INTEGER]).await?;
+    if meta != [[Value::from(generation)]] {
+        // Somebody made the tables anew since this store was opened: what this worker folded belongs to the old ones.
+        return Err(StoreFault::Fenced(somewhere));
+    }
     let (mut moves, mut firsts) = (Vec::with_capacity(batch.checkpoints.len()), Vec::new());
     for (partition, expected, next) in &batch.checkpoints {
         match expected {
@@ -143,15 +148,8 @@ pub(crate) async fn commit(
     }
     moves.sort_unstable();
     let mut moved = 0;
-    for statement in dialect.moves(&moves, generation) {
+    for statement in dialect.moves(&tables.moves, &moves) {
         moved += session.execute(statement).await?;
-    }
-    if moved != moves.len() as u64 || moves.is_empty() {
-        let meta = session.fetch(Statement::plain("SELECT generation FROM meta"), &[INTEGER]).await?;
-        if meta != [[Value::from(generation)]] {
-            // Somebody made the tables anew since this store was opened: what this worker folded belongs to the old ones.
-            return Err(StoreFault::Fenced(somewhere));
-        }
     }
     if moved != moves.len() as u64 {
         let found = checkpoints(session).await?;

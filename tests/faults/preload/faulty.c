@@ -7,6 +7,7 @@
 #define _GNU_SOURCE
 #include <errno.h>
 #include <fcntl.h>
+#include <signal.h>
 #include <stdarg.h>
 #include <stdint.h>
 #include <stdlib.h>
@@ -23,10 +24,12 @@
 enum { WRITES = 1, FLUSHES = 2, READS = 4, MAPS = 8 };
 /* In place of an errno: only half of it is written or read, which is no error. */
 #define HALF (-1)
+/* In place of an errno: the process is killed before the call. */
+#define KILL (-2)
 
 struct rule {
     _Atomic uint32_t calls;     /* WRITES and so on, or'ed; 0: no rule */
-    int32_t error;              /* errno, or HALF */
+    int32_t error;              /* errno, HALF or KILL */
     _Atomic uint32_t pass;      /* so many matching calls go through first */
     _Atomic uint32_t times;     /* so many fail then; UINT32_MAX: all */
     _Atomic uint32_t seen;
@@ -85,6 +88,10 @@ static int fault(uint32_t call, int file) {
         if (place < rule->pass) continue;
         if (rule->times != UINT32_MAX && place - rule->pass >= rule->times) continue;
         rule->fired++;
+        if (rule->error == KILL) {
+            syscall(SYS_kill, syscall(SYS_getpid), SIGKILL);
+            for (;;) syscall(SYS_pause);
+        }
         return rule->error;
     }
     return 0;

@@ -2,7 +2,7 @@
 //! for it. What each of them holds at most is in docs/limits.md.
 
 use engine::saga::Reactor;
-use metrics::gauge;
+use metrics::{counter, gauge};
 
 use super::Node;
 
@@ -24,5 +24,9 @@ impl<R: Reactor> Node<R> {
         gauge!("docket_forwards_under_way").set(forwards as f64);
         gauge!("docket_history_reads").set(shared.history.reading() as f64);
         shared.cache.measure();
+        // What has not happened yet is told as 0, so that it can be watched.
+        for rare in ["docket_commands_turned_away_total", "docket_index_waits_in_vain_total"] {
+            counter!(rare).increment(0);
+        }
     }
 }

@@ -157,14 +157,23 @@ impl<V: View> Folder<V> {
         Ok(self.plan())
     }
 
-    /// Reads all partitions on from where `gathered` is, at most a batch.
+    /// Reads all partitions on from where `gathered` is, at most a batch, each a little at a time: where a log keeps the
+    /// records of all partitions side by side, all are then read from the same place.
     fn read_all(&mut self, log: &dyn Log, mut gathered: Gathered<V::Event>) -> Result<Gathered<V::Event>, String> {
         let count = self.partitions.len();
-        for step in 0..count {
-            self.read(log, self.partitions[(self.first + step) % count], None, &mut gathered)?;
+        loop {
+            let records = gathered.records;
+            for _ in 0..count {
+                if gathered.items.len() >= self.options.batch_events_max {
+                    return Ok(gathered);
+                }
+                self.read(log, self.partitions[self.first % count], None, &mut gathered)?;
+                self.first = (self.first + 1) % count;
+            }
+            if gathered.records == records {
+                return Ok(gathered);
+            }
         }
-        self.first = (self.first + 1) % count.max(1);
-        Ok(gathered)
     }
 
     /// Reads one partition on from where `gathered` is, up to `end`.

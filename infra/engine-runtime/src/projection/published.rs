@@ -2,13 +2,14 @@
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
 
 use engine::position::{Offset, Partition};
 use engine::read_store::Batch;
 use engine::stream::StreamId;
 use metrics::{Counter, Gauge, counter, gauge};
 use parking_lot::{Mutex, RwLock};
-use tokio::sync::watch;
+use tokio::sync::{Notify, watch};
 use tracing::{error, info};
 
 use super::cache::ReadCache;
@@ -22,6 +23,9 @@ pub(super) struct Published {
     pub(super) watermark: watch::Sender<Vec<Offset>>,
     pub(super) status: watch::Sender<ProjectionStatus>,
     pub(super) parked: RwLock<BTreeMap<StreamId, Parked>>,
+    /// How many wait for records, and what tells workers of the first of them.
+    waiting: AtomicUsize,
+    pub(super) hurry: Notify,
     /// Rows at hand. Changed before watermarks are told, so that who waited for a record sees it there too.
     pub(super) cache: Arc<ReadCache>,
     /// Who waits for watermarks.
@@ -42,6 +46,15 @@ struct Said {
     lag_seconds: f64,
 }
 
+/// Somebody waits.
+pub(super) struct Waiting<'a>(&'a AtomicUsize);
+
+impl Drop for Waiting<'_> {
+    fn drop(&mut self) {
+        self.0.fetch_sub(1, Ordering::AcqRel);
+    }
+}
+
 impl Published {
     pub(super) fn new(partitions: u16, name: &'static str, cache: ReadCache) -> Arc<Self> {
         Arc::new(Self {
@@ -49,6 +62,8 @@ impl Published {
             watermark: watch::channel(vec![Offset(0); usize::from(partitions)]).0,
             status: watch::channel(ProjectionStatus::Running).0,
             parked: RwLock::new(BTreeMap::new()),
+            waiting: AtomicUsize::new(0),
+            hurry: Notify::new(),
             cache: Arc::new(cache),
             waiters: Waiters::default(),
             behind: counter!("docket_projection_waits_in_vain_total", "projection" => name),
@@ -57,6 +72,18 @@ impl Published {
             lag_seconds: gauge!("docket_projection_lag_seconds", "projection" => name),
             parked_count: gauge!("docket_projection_parked", "projection" => name),
         })
+    }
+
+    /// Somebody waits for records from now on until what is returned is dropped: no worker lets gather more meanwhile.
+    pub(super) fn wait(&self) -> Waiting<'_> {
+        self.waiting.fetch_add(1, Ordering::AcqRel);
+        self.hurry.notify_waiters();
+        Waiting(&self.waiting)
+    }
+
+    /// Whether somebody waits for records.
+    pub(super) fn is_waited_for(&self) -> bool {
+        self.waiting.load(Ordering::Acquire) > 0
     }
 
     /// These partitions are so far.

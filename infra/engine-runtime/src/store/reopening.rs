@@ -1,8 +1,9 @@
-//! A database that met a full disk. What it was writing is half there, so it writes nothing more, and the store waits: not
+//! A database that met a full disk, or found no file descriptor left. What it was writing is half there, so it writes nothing more, and the store waits: not
 //! for the next start, only for room. Then the files are opened again, which cuts the half that is there, and it goes on
 //! with the last save that was whole. What a disk failed for another reason is not gone on from: its cache may show what
 //! is not on it. Such a store is condemned, and the next opening folds it afresh.
 
+use std::fs::File;
 use std::io;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
@@ -39,9 +40,9 @@ impl Open {
     }
 }
 
-/// Whether there was no room, as opposed to a disk that failed.
+/// Whether there was no room, or no file descriptor, as opposed to a disk that failed.
 fn is_full(error: &fjall::Error) -> bool {
-    matches!(os_error(error), Some(Errno::NOSPC | Errno::DQUOT | Errno::FBIG))
+    matches!(os_error(error), Some(Errno::NOSPC | Errno::DQUOT | Errno::FBIG | Errno::MFILE | Errno::NFILE))
 }
 
 /// Whether the files may not hold what was put there: they are damaged, or a disk that failed shows what is only in its
@@ -85,9 +86,9 @@ impl<R: Reactor> StateStore<R> {
     /// opened again first.
     pub(super) fn written<T>(&self, result: Result<T, StoreFault>) -> Result<T, StoreFault> {
         let Err(StoreFault::Database(error)) = &result else { return result };
-        // A database that had met a fault in the background does not say which.
-        let had_no_room =
-            matches!(**error, fjall::Error::Poisoned) && check_room(&self.directory, &self.options).is_err();
+        // A database that had met a fault in the background does not say which. It opens files there.
+        let lacks = || check_room(&self.directory, &self.options).is_err() || File::open(&self.directory).is_err();
+        let had_no_room = matches!(**error, fjall::Error::Poisoned) && lacks();
         if is_full(error) || had_no_room {
             self.is_broken.store(true, Ordering::Release);
             return Err(self.full());

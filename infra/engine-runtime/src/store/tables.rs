@@ -217,8 +217,9 @@ fn open_database(directory: &Path, options: &StoreOptions) -> Result<Usable<(Tab
         Ok(Ok(opened)) => Ok(Ok(opened)),
         Ok(Err(fjall::Error::Locked)) => Err(StoreFault::Locked(directory.to_owned())),
         Ok(Err(fjall::Error::Io(error) | fjall::Error::Storage(fjall::LsmError::Io(error)))) => match error.kind() {
-            // Files that end too soon or are missing are damage; what else the disk says is about the disk.
+            // Files that end too soon, are missing or are too many are damage; what else the disk says is about the disk.
             io::ErrorKind::NotFound
+            | io::ErrorKind::AlreadyExists
             | io::ErrorKind::UnexpectedEof
             | io::ErrorKind::InvalidData
             | io::ErrorKind::InvalidInput => Ok(Err(format!("its files are damaged: {error}"))),

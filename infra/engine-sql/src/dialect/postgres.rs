@@ -29,24 +29,23 @@ fn sql_type(kind: ColumnKind) -> &'static str {
     }
 }
 
-/// Moves checkpoints: an array for each column.
-const MOVES: &str = "UPDATE checkpoints AS c \
-    SET next_offset = v.n1, epoch = v.e1, nonce = v.c1, next_seq = v.s1, open = v.o1 \
-    FROM UNNEST($1::bigint[], $2::bigint[], $3::bigint[], $4::bigint[], $5::bigint[], $6::bigint[], \
-        $7::bigint[], $8::bigint[], $9::bigint[], $10::bigint[], $11::bigint[]) \
-        AS v (p, n1, e1, c1, s1, o1, n0, e0, c0, s0, o0) \
-    WHERE c.\"partition\" = v.p AND c.next_offset = v.n0 AND c.epoch = v.e0 AND c.nonce = v.c0 \
-        AND c.next_seq = v.s0 AND c.open = v.o0 AND (SELECT generation FROM meta) = $12";
-
 impl Dialect for PostgresDialect {
-    fn moves(&self, moves: &[[i64; 11]], generation: i64) -> Vec<Statement> {
-        if moves.is_empty() {
-            return Vec::new();
-        }
+    fn move_texts(&self, checkpoints: &str) -> Vec<Arc<str>> {
+        let arrays = (1..=11).map(|number| format!("${number}::bigint[]")).collect::<Vec<_>>().join(", ");
+        let text = format!(
+            "UPDATE {checkpoints} AS c \
+             SET next_offset = v.n1, epoch = v.e1, nonce = v.c1, next_seq = v.s1, open = v.o1 \
+             FROM UNNEST({arrays}) AS v (p, n1, e1, c1, s1, o1, n0, e0, c0, s0, o0) \
+             WHERE c.\"partition\" = v.p AND c.next_offset = v.n0 AND c.epoch = v.e0 AND c.nonce = v.c0 \
+                AND c.next_seq = v.s0 AND c.open = v.o0"
+        );
+        vec![text.into()]
+    }
+
+    fn moves(&self, texts: &[Arc<str>], moves: &[[i64; 11]]) -> Vec<Statement> {
+        let Some(text) = texts.first().filter(|_| !moves.is_empty()) else { return Vec::new() };
         let column = |index: usize| Bind::Integers(moves.iter().map(|numbers| Some(numbers[index])).collect());
-        let mut binds = (0..11).map(column).collect::<Vec<_>>();
-        binds.push(Bind::Integer(generation));
-        vec![Statement::new(MOVES, binds)]
+        vec![Statement::new(text.clone(), (0..11).map(column).collect())]
     }
 
     fn create(&self, table: &TableSpec) -> Vec<String> {

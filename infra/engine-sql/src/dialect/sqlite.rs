@@ -2,7 +2,7 @@
 //! value for each column: there is no network to save, and what is not made into JSON need not be read again.
 
 use std::fmt::Write as _;
-use std::sync::{Arc, LazyLock};
+use std::sync::Arc;
 
 use engine::view::{ColumnKind, Row};
 use serde::Serialize;
@@ -20,34 +20,29 @@ static ROWS_IN_STATEMENTS: [usize; 7] = [1, 2, 4, 8, 16, 32, 64];
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct SqliteDialect;
 
-/// Moves one checkpoint or several: one text for each number of them in `MOVES_IN_STATEMENTS`.
-static MOVES: LazyLock<Vec<Arc<str>>> = LazyLock::new(|| {
-    let text = |moves: &usize| -> Arc<str> {
-        let values = vec!["(?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)"; *moves].join(", ");
-        let set = "next_offset = column2, epoch = column3, nonce = column4, next_seq = column5, open = column6";
-        let at =
-            "next_offset = column7 AND epoch = column8 AND nonce = column9 AND next_seq = column10 AND open = column11";
-        format!(
-            "UPDATE checkpoints SET {set} FROM (VALUES {values}) WHERE \"partition\" = column1 AND {at} \
-             AND (SELECT generation FROM meta) = ?"
-        )
-        .into()
-    };
-    MOVES_IN_STATEMENTS.iter().map(text).collect()
-});
-/// Checkpoints that one statement may move: all that a log of the usual size has. What is left over is null, which moves
-/// nothing.
+/// Checkpoints that one statement may move: 16 at most, all that a log of the usual size has. What is left over is null,
+/// which moves nothing.
 static MOVES_IN_STATEMENTS: [usize; 5] = [1, 2, 4, 8, 16];
 
 impl Dialect for SqliteDialect {
-    fn moves(&self, moves: &[[i64; 11]], generation: i64) -> Vec<Statement> {
+    fn move_texts(&self, checkpoints: &str) -> Vec<Arc<str>> {
+        let set = "next_offset = column2, epoch = column3, nonce = column4, next_seq = column5, open = column6";
+        let at = "\"partition\" = column1 AND next_offset = column7 AND epoch = column8 AND nonce = column9 \
+            AND next_seq = column10 AND open = column11";
+        let text = |moves: &usize| -> Arc<str> {
+            let values = vec!["(?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)"; *moves].join(", ");
+            format!("UPDATE {checkpoints} SET {set} FROM (VALUES {values}) WHERE {at}").into()
+        };
+        MOVES_IN_STATEMENTS.iter().map(text).collect()
+    }
+
+    fn moves(&self, texts: &[Arc<str>], moves: &[[i64; 11]]) -> Vec<Statement> {
         let most = MOVES_IN_STATEMENTS.last().copied().unwrap_or(1);
         let statement = |moves: &[[i64; 11]]| {
-            let mut sizes = MOVES_IN_STATEMENTS.iter().zip(MOVES.iter());
+            let mut sizes = MOVES_IN_STATEMENTS.iter().zip(texts);
             let (size, text) = sizes.find(|(size, _)| **size >= moves.len())?;
             let mut binds = moves.iter().flatten().map(|number| Bind::Integer(*number)).collect::<Vec<_>>();
             binds.resize(size * 11, Bind::Null);
-            binds.push(Bind::Integer(generation));
             Some(Statement::new(text.clone(), binds))
         };
         moves.chunks(most).filter_map(statement).collect()
