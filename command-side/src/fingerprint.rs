@@ -102,6 +102,6 @@ mod tests {
         let mut text = Vec::new();
         write(Document::of(&body).root(), &mut text);
         let expected = r#"{"a":null,"c":-1.5e+300,"d":[],"lines":[{"on":true,"quantity":2,"sku":"b\"ä\n",},],}"#;
-        assert_eq!(String::from_utf8(text).unwrap(), expected);
+        assert_eq!(String::from_utf8(text).expect("JSON is UTF-8"), expected);
     }
 }
