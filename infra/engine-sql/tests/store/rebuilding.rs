@@ -269,7 +269,9 @@ async fn what_is_parked_is_listed_tried_again_and_dropped() {
         assert_eq!(parked.dropped.as_ref(), Some(&dropped));
         // It goes on being listed, and is not tried with the others.
         scene.view.0.store(true, Ordering::SeqCst);
-        assert_eq!(scene.operations.retry(&jar("3")).await.unwrap(), None);
+        // Or it was tried already: whoever feeds it may only now have begun anew for the other one's sake.
+        let retried = scene.operations.retry(&jar("3")).await;
+        assert!(matches!(retried, Ok(None) | Err(Denied::NotParked)), "{retried:?}");
         scene.shop.put("4", 1);
         scene.shop.put("3", 1);
         scene.caught_up(&scene.shop.all()).await;
