@@ -11,11 +11,12 @@ use crate::dev::{self, DevArguments};
 use crate::doctor;
 use crate::explain::{self, ExplainArguments};
 use crate::failure::Failure;
-use crate::fsck;
+use crate::fsck::{self, FsckArguments};
 use crate::load::{self, LoadArguments};
 use crate::log::{self, LogCommand};
 use crate::order::{self, OrderCommand};
 use crate::output::{Format, Screen};
+use crate::projection::{self, ProjectionCommand};
 use crate::saga::{self, SagaCommand};
 use crate::serve::{self, ServeArguments};
 use crate::stock::{self, StockCommand};
@@ -40,6 +41,9 @@ Examples:
 const FSCK_EXAMPLES: &str = "\
 Examples:
   docket fsck                                     exits 1 if something that must hold does not
+  docket fsck --key order-01980000-0000-7000-8000-000000000000     and if its row is not what the log makes of it
+  docket fsck --sample 100                        the same of a hundred rows
+  docket fsck --whole                             of all rows; names the first that differs
   docket fsck --output json";
 
 /// An event-sourced order–pay–stock system over a distributed log, in one binary
@@ -129,9 +133,12 @@ enum Command {
     /// Verify, show or move a log
     #[command(subcommand)]
     Log(LogCommand),
-    /// Check what must hold over the whole log
+    /// Look after the read models: rebuild, compare, switch, roll back; what is parked
+    #[command(subcommand)]
+    Projection(ProjectionCommand),
+    /// Check what must hold over the whole log, and that rows are what the log makes of them
     #[command(after_help = FSCK_EXAMPLES)]
-    Fsck,
+    Fsck(FsckArguments),
     /// Explain a problem code; without one, list them all
     #[command(after_help = explain::EXAMPLES)]
     Explain(ExplainArguments),
@@ -152,7 +159,8 @@ impl Cli {
             Command::Load(arguments) => load::run(arguments, &global).await,
             Command::Doctor(arguments) => doctor::run(&arguments, &global).await,
             Command::Log(command) => log::run(command, &global).await,
-            Command::Fsck => fsck::run(&global).await,
+            Command::Projection(command) => projection::run(command, &global).await,
+            Command::Fsck(arguments) => fsck::run(arguments, &global).await,
             Command::Explain(arguments) => explain::run(&arguments, global.page()),
         }
     }

@@ -220,11 +220,22 @@ pub(crate) struct ReadStoreConfig {
     pub(crate) read_timeout_ms: u64,
     pub(crate) write_timeout_ms: u64,
     pub(crate) lease_ms: u64,
+    pub(crate) cache_mib: u64,
+    pub(crate) cache_age_ms: u64,
 }
 
 impl Default for ReadStoreConfig {
     fn default() -> Self {
-        Self { url: None, readers: 4, writers: 2, read_timeout_ms: 3_000, write_timeout_ms: 15_000, lease_ms: 5_000 }
+        Self {
+            url: None,
+            readers: 4,
+            writers: 2,
+            read_timeout_ms: 3_000,
+            write_timeout_ms: 15_000,
+            lease_ms: 5_000,
+            cache_mib: 16,
+            cache_age_ms: 300_000,
+        }
     }
 }
 
@@ -237,6 +248,8 @@ pub(crate) struct TimeoutsConfig {
     pub(crate) drain_ms: u64,
     pub(crate) head_ms: u64,
     pub(crate) idle_ms: u64,
+    pub(crate) turn_ms: u64,
+    pub(crate) queue_ms: u64,
 }
 
 impl Default for TimeoutsConfig {
@@ -248,6 +261,8 @@ impl Default for TimeoutsConfig {
             drain_ms: 4_000,
             head_ms: 5_000,
             idle_ms: 60_000,
+            turn_ms: 500,
+            queue_ms: 1_000,
         }
     }
 }
@@ -257,6 +272,8 @@ impl Default for TimeoutsConfig {
 pub(crate) struct LimitsConfig {
     pub(crate) connections: usize,
     pub(crate) connections_per_address: usize,
+    pub(crate) commands_at_once: usize,
+    pub(crate) reads_at_once: usize,
     pub(crate) commands_waiting: usize,
     pub(crate) errands: usize,
     pub(crate) forwards: usize,
@@ -268,10 +285,12 @@ impl Default for LimitsConfig {
         Self {
             connections: 4_096,
             connections_per_address: 1_024,
+            commands_at_once: 512,
+            reads_at_once: 512,
             commands_waiting: 1_024,
             errands: 1_024,
             forwards: 1_024,
-            state_cache_mib: 16,
+            state_cache_mib: 8,
         }
     }
 }

@@ -5,6 +5,7 @@ use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::time::{Duration, Instant};
 
+use chassis::gate::GateLimits;
 use chassis::metrics::Metrics;
 use chassis::server::{Exposure, Limits, Server};
 use chassis::telemetry::{self, LogFormat};
@@ -12,6 +13,7 @@ use clap::{Args, ValueEnum};
 use engine_runtime::node::NodeOptions;
 
 use crate::demo;
+use crate::descriptors::room_for;
 use crate::failure::Failure;
 use crate::house::data::Data;
 use crate::house::log::LogPlan;
@@ -63,7 +65,11 @@ pub(crate) async fn run(arguments: DevArguments) -> Result<(), Failure> {
     let server = Server::bind(
         arguments.listen,
         Exposure::LoopbackOnly,
-        Limits { drain_max: DRAIN_REQUESTS_WITHIN, ..Limits::DEFAULT },
+        Limits {
+            drain_max: DRAIN_REQUESTS_WITHIN,
+            connections_max: room_for(Limits::DEFAULT.connections_max),
+            ..Limits::DEFAULT
+        },
     )
     .await
     .map_err(|fault| Failure::of("cannot listen", &fault).next("choose another with --listen 127.0.0.1:0"))?;
@@ -78,6 +84,7 @@ pub(crate) async fn run(arguments: DevArguments) -> Result<(), Failure> {
         others: None,
         partitions: PARTITIONS,
         data,
+        gates: GateLimits::DEFAULT,
         node: NodeOptions::default(),
         rows: RowsPlan::default(),
         dev_routes: true,

@@ -11,6 +11,7 @@ use axum::response::Response;
 use axum::routing::{any, get};
 use chassis::app::{App, turned_away};
 use chassis::cursor::CursorKey;
+use chassis::gate::{GateLimits, Gates};
 use chassis::health::Health;
 use chassis::metrics::Metrics;
 use chassis::problem::{Code, Pages, Problem};
@@ -36,6 +37,7 @@ pub(crate) mod data;
 #[cfg(feature = "kafka")]
 pub(crate) mod kafka;
 pub(crate) mod log;
+mod operations;
 mod others;
 pub(crate) mod rows;
 
@@ -61,6 +63,8 @@ pub(crate) struct Plan {
     pub(crate) partitions: u16,
     /// Where everything else is.
     pub(crate) data: Data,
+    /// How many requests are worked on at once, and how long others wait for their turn.
+    pub(crate) gates: GateLimits,
     /// What the write side bounds.
     pub(crate) node: NodeOptions,
     /// What it bounds in a read store that nodes share.
@@ -95,6 +99,7 @@ pub(crate) struct House {
     node: Node<Shop>,
     states: Arc<StateStore<Shop>>,
     followed: Followed,
+    operations: projections::Operations,
     gateway: Simulator,
     cursors: CursorKey,
 }
@@ -122,12 +127,26 @@ impl House {
             options: plan.node.clone(),
         })
         .await
-        .map_err(|fault| Failure::of("cannot lead the log", &fault))?;
+        .map_err(|fault| {
+            let failure = Failure::of("cannot lead the log", &fault);
+            if !states.is_condemned() {
+                return failure;
+            }
+            failure.next("start again: the state store is of no use, and is folded afresh from the log then")
+        })?;
         let others = others.map(|others| others.take_in(&node)).transpose()?;
         let followed = rows::open(&plan, &log, &kept, &genesis, &clock).await?;
+        let operations = projections::operations(
+            Arc::clone(&log),
+            &genesis,
+            Arc::clone(&followed.rows),
+            Arc::clone(&clock),
+            followed.projection.clone(),
+            plan.data.check(),
+        );
         // Cursors outlive a restart and hold on every node: their key follows from the log's own.
         let cursors = CursorKey::new(&[&genesis.fingerprint_key[..], b"cursors"].concat());
-        Ok(Self { plan, kept, others, node, states, followed, gateway, cursors })
+        Ok(Self { plan, kept, others, node, states, followed, operations, gateway, cursors })
     }
 
     /// Serves until `stop`, then settles what is under way and closes. Ends by itself if the log has stopped for good.
@@ -138,7 +157,7 @@ impl House {
         stop: CancellationToken,
         greet: impl FnOnce(&Plan),
     ) -> Result<(), Failure> {
-        let app = App::new(self.routes(metrics, &stop));
+        let app = App::new(self.routes(metrics, &stop)).behind(Gates::new(&self.plan.gates));
         let serving = tokio::spawn(server.run(app, stop.clone()));
         greet(&self.plan);
         let kept = Arc::clone(&self.kept);
@@ -151,7 +170,7 @@ impl House {
             tracing::error!("the server's task ended badly");
         }
         self.close().await;
-        ended
+        ended.and_then(|()| kept.ended_well())
     }
 
     /// The routes of its roles, and those that every node has.
@@ -175,10 +194,16 @@ impl House {
             routes = routes.route("/v1/{*rest}", any(nothing_here)).method_not_allowed_fallback(nothing_here);
         }
         routes
+            .merge(operations::routes(&self.operations, &self.cursors))
             .merge(pages().routes())
             .merge(self.health(stop).routes())
-            .merge(metrics.routes().layer(from_fn_with_state(Arc::clone(&self.followed.rows), counting_sagas)))
+            .merge(metrics.routes().layer(from_fn_with_state(self.measured(), measuring)))
             .route("/version", get(version))
+    }
+
+    fn measured(&self) -> Measured {
+        let (node, projection) = (self.node.clone(), self.followed.projection.clone());
+        Measured { node, projection, rows: Arc::clone(&self.followed.rows) }
     }
 
     fn health(&self, stop: &CancellationToken) -> Health {
@@ -204,6 +229,7 @@ impl House {
                 others.leave().await;
             }
         };
+        self.operations.stop().await;
         tokio::join!(leave, self.followed.close());
         let kept = self.kept;
         let states = self.states;
@@ -252,8 +278,21 @@ async fn nothing_here(matched: MatchedPath, request: Request) -> Problem {
     turned_away(request, problem).await
 }
 
-/// Looks how many sagas stand where before the metrics are told: nobody needs to know between two scrapes.
-async fn counting_sagas(State(rows): State<Arc<SqlReadStore>>, request: Request, next: Next) -> Response {
+/// What is only looked at when somebody scrapes.
+#[derive(Clone)]
+struct Measured {
+    node: Node<Shop>,
+    projection: Projection,
+    rows: Arc<SqlReadStore>,
+}
+
+/// Looks how full everything is, and how many sagas stand where, before the metrics are told: nobody needs to know between
+/// two scrapes.
+async fn measuring(State(measured): State<Measured>, request: Request, next: Next) -> Response {
+    let Measured { node, projection, rows } = measured;
+    node.measure();
+    projection.measure();
+    rows.measure();
     projections::count_sagas(&rows).await;
     next.run(request).await
 }

@@ -37,12 +37,10 @@ Examples:
   docket load --profile place --clients 16 --for 10s          as fast as 16 clients go
   docket load --profile checkout --rate 300/s --for 30s       what 300 buyers a second would feel
   docket load --profile hot-stock --clients 64 --count 1000 --skus 1 --stock 100      oversell, if you can
+  docket load --profile place --rate 50000/s --clients 2000 --give-up 0s --late-for 0s      more than it can do
   docket load --profile checkout --count 100 --output json
 
 Exits 1 if money or stock do not add up afterwards. It brings its own stock, at locations named load-<run>.";
-
-/// How long after the last request was due the ones that are late are still sent.
-const LATE_GRACE: Duration = Duration::from_secs(10);
 
 /// What is asked of the server.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
@@ -94,6 +92,9 @@ pub(crate) struct LoadArguments {
     /// How long a request is repeated before its outcome is left unknown
     #[arg(long, value_name = "TIME", value_parser = duration, default_value = "60s")]
     give_up: Duration,
+    /// With --rate: how long after the last request was due late ones are still sent
+    #[arg(long, value_name = "TIME", value_parser = duration, default_value = "10s")]
+    late_for: Duration,
     /// How long sagas may take to settle after the last request
     #[arg(long, value_name = "TIME", value_parser = duration, default_value = "60s")]
     settle_within: Duration,
@@ -127,7 +128,7 @@ pub(crate) async fn run(arguments: LoadArguments, global: &Global) -> Result<(),
         tokio::spawn(worker.run())
     });
     let workers = workers.collect::<Vec<_>>();
-    pace.begin(LATE_GRACE);
+    pace.begin(arguments.late_for);
     let mut tally = Tally::new();
     for worker in workers {
         tally.add(worker.await.map_err(|_| Failure::plain("a client of the load ended badly"))?);

@@ -4,14 +4,17 @@
 use std::net::SocketAddr;
 use std::time::{Duration, Instant};
 
+use chassis::gate::GateLimits;
 use chassis::metrics::Metrics;
 use chassis::server::{Exposure, Limits, Server};
 use chassis::telemetry;
 use clap::Args;
 use engine_runtime::node::NodeOptions;
+use engine_runtime::projection::cache::CacheOptions;
 use tokio::net::TcpListener;
 
 use crate::config::{Config, ConfigArguments, LogKind, OwnershipKind, Role};
+use crate::descriptors::room_for;
 use crate::failure::Failure;
 use crate::house::data::{Data, Rows};
 use crate::house::log::LogPlan;
@@ -93,7 +96,7 @@ fn limits(config: &Config) -> Limits {
     Limits {
         header_time_max: ms(config.timeouts.head_ms),
         idle_max: ms(config.timeouts.idle_ms),
-        connections_max: config.limits.connections,
+        connections_max: room_for(config.limits.connections),
         connections_per_address_max: config.limits.connections_per_address,
         drain_max: ms(config.timeouts.drain_requests_ms),
         ..Limits::DEFAULT
@@ -122,8 +125,14 @@ fn plan(config: &Config, others: Option<OthersPlan>, grpc: Option<SocketAddr>) -
         others,
         partitions: config.log.partitions,
         data,
+        gates: GateLimits {
+            commands_max: config.limits.commands_at_once,
+            reads_max: config.limits.reads_at_once,
+            wait_max: ms(config.timeouts.turn_ms),
+        },
         node: NodeOptions {
             queue_max: config.limits.commands_waiting,
+            queue_wait_max: ms(config.timeouts.queue_ms),
             answer_wait: ms(config.timeouts.answer_ms),
             cache_bytes: config.limits.state_cache_mib << 20,
             errands_max: config.limits.errands,
@@ -137,6 +146,11 @@ fn plan(config: &Config, others: Option<OthersPlan>, grpc: Option<SocketAddr>) -
             read_wait: ms(config.read_store.read_timeout_ms),
             write_wait: ms(config.read_store.write_timeout_ms),
             lease: ms(config.read_store.lease_ms),
+            cache: CacheOptions {
+                bytes_max: config.read_store.cache_mib << 20,
+                age_max: ms(config.read_store.cache_age_ms),
+                ..CacheOptions::default()
+            },
         },
         dev_routes: config.dev_routes,
         drain_within: ms(config.timeouts.drain_ms),

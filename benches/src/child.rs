@@ -34,6 +34,18 @@ impl Child {
         Self::start(command, address, None)
     }
 
+    /// The same on a processor of its own, if it [`can_be_apart`].
+    pub(crate) fn docket_apart(how: &How, data: &Path) -> Done<Self> {
+        let address = free_address()?;
+        let mut command = Command::new(how.docket()?);
+        if can_be_apart() {
+            command = Command::new("taskset");
+            command.args(["-c", "0"]).arg(how.docket()?);
+        }
+        command.args(["dev", "--log", "json", "--listen", &address.to_string(), "--data"]).arg(data);
+        Self::start(command, address, None)
+    }
+
     /// The minimal handler, which writes to `scratch`.
     pub(crate) fn floor(scratch: tempfile::TempDir) -> Done<Self> {
         let address = free_address()?;
@@ -88,6 +100,11 @@ impl Child {
         cpu_s(self.process.id())
     }
 
+    /// Files it has open.
+    pub(crate) fn open_files(&self) -> Done<usize> {
+        Ok(std::fs::read_dir(format!("/proc/{}/fd", self.process.id()))?.count())
+    }
+
     /// The most memory it has had, in MB.
     pub(crate) fn peak_rss_mb(&self) -> Done<f64> {
         peak_rss_mb(self.process.id())
@@ -140,6 +157,13 @@ fn memory_mb(pid: u32, which: &str) -> Done<f64> {
     let found = status.lines().find_map(|line| line.strip_prefix(which));
     let kib = found.and_then(|found| found.split_whitespace().next()?.parse::<f64>().ok());
     Ok(kib.ok_or_else(|| format!("no {which}"))? * 1024.0 / 1e6)
+}
+
+/// Whether two processes can be given a processor each.
+pub(crate) fn can_be_apart() -> bool {
+    let tried = Command::new("taskset").args(["-c", "0,1", "true"]).stderr(Stdio::null()).status();
+    tried.is_ok_and(|status| status.success())
+        && std::thread::available_parallelism().is_ok_and(|count| count.get() > 1)
 }
 
 fn free_address() -> Done<SocketAddr> {

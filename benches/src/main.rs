@@ -17,6 +17,8 @@ mod generator;
 mod ground;
 mod growth;
 mod house;
+mod overload;
+mod reads;
 mod restart;
 mod several_nodes;
 mod table;
@@ -87,6 +89,8 @@ enum Question {
     W1Http,
     /// How fast are orders placed without HTTP?
     W1InProcess,
+    /// How fast is one order read?
+    Reads,
     /// How fast are few SKUs reserved by many?
     W2HotStock,
     /// How fast is everything read from the beginning?
@@ -95,6 +99,8 @@ enum Question {
     W6Checkout,
     /// How soon is it ready again, with a long history?
     Restart,
+    /// What becomes of it when it is asked for twice and five times what it can do?
+    Overload,
     /// Does it stay small and fast with many orders and a large log? Half an hour and 15 GB; not among `all`
     Growth,
     /// How fast is it on Kafka and PostgreSQL, on one node and on three, and how soon is a dead node's work taken over?
@@ -182,11 +188,17 @@ async fn ask(question: Question, how: &How) -> Done<()> {
     if asked(Question::W1Http) {
         w1_http::measure(how, &mut table)?;
     }
+    if asked(Question::Reads) {
+        reads::measure(how, &mut table)?;
+    }
     if asked(Question::W2HotStock) {
         w2_hot_stock::measure(how, &mut table)?;
     }
     if asked(Question::W6Checkout) {
         w6_checkout::measure(how, &mut table)?;
+    }
+    if asked(Question::Overload) {
+        overload::measure(how, &mut table)?;
     }
     if asked(Question::Restart) || asked(Question::W5Replay) {
         let history = house::History::make(how).await?;

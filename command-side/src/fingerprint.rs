@@ -2,9 +2,10 @@
 //! body. Keyed with the log's own key, so it gives nothing away about the body; of the *value*, so that the order of
 //! members and white space do not matter.
 
+use engine::json::{Json, Shape};
 use engine::message::Fingerprint;
 use hmac::{Hmac, KeyInit, Mac};
-use serde_json::Value;
+use serde::Serialize;
 use sha2::Sha256;
 
 /// Makes fingerprints under one log's key. Cheap to clone.
@@ -18,7 +19,7 @@ impl Fingerprints {
     }
 
     /// The fingerprint of a verb (`place`, `cancel`, …) and a body.
-    pub(crate) fn of(&self, verb: &str, body: &Value) -> Fingerprint {
+    pub(crate) fn of(&self, verb: &str, body: Json<'_>) -> Fingerprint {
         let mut text = Vec::with_capacity(512);
         text.extend_from_slice(verb.as_bytes());
         text.push(b'\n');
@@ -33,43 +34,48 @@ impl Fingerprints {
 }
 
 /// JSON with members in the order of their names.
-fn write(value: &Value, out: &mut Vec<u8>) {
-    let leaf = |value: &Value, out: &mut Vec<u8>| {
-        serde_json::to_writer(out, value).expect("writing a value to memory cannot fail");
-    };
-    match value {
-        Value::Object(members) => {
-            let mut names: Vec<&String> = members.keys().collect();
-            names.sort_unstable();
+fn write(value: Json<'_>, out: &mut Vec<u8>) {
+    match value.shape() {
+        Shape::Object => {
+            let mut members: Vec<_> = value.members().collect();
+            members.sort_unstable_by_key(|(name, _)| *name);
             out.push(b'{');
-            for name in names {
-                leaf(&Value::String(name.clone()), out);
+            for (name, value) in members {
+                leaf(name, out);
                 out.push(b':');
-                write(&members[name], out);
+                write(value, out);
                 out.push(b',');
             }
             out.push(b'}');
         }
-        Value::Array(items) => {
+        Shape::List => {
             out.push(b'[');
-            for item in items {
+            for item in value.items() {
                 write(item, out);
                 out.push(b',');
             }
             out.push(b']');
         }
-        other => leaf(other, out),
+        Shape::Null => out.extend_from_slice(b"null"),
+        Shape::Bool(value) => leaf(&value, out),
+        Shape::Number(number) => leaf(number, out),
+        Shape::Text(text) => leaf(text, out),
     }
+}
+
+fn leaf<T: Serialize + ?Sized>(value: &T, out: &mut Vec<u8>) {
+    serde_json::to_writer(out, value).expect("writing a value to memory cannot fail");
 }
 
 #[cfg(test)]
 mod tests {
-    use serde_json::json;
+    use engine::json::Document;
+    use serde_json::{Value, json};
 
     use super::*;
 
     fn of(verb: &str, body: Value) -> Fingerprint {
-        Fingerprints::new(&[7; 32]).of(verb, &body)
+        Fingerprints::new(&[7; 32]).of(verb, Document::of(&body).root())
     }
 
     #[test]
@@ -86,6 +92,16 @@ mod tests {
         assert_ne!(one, of("cancel", json!({"a": [1, 2]})));
         assert_ne!(one, of("place", json!({"a": [2, 1]})));
         assert_ne!(one, of("place", json!({"a": ["1", 2]})));
-        assert_ne!(one, Fingerprints::new(&[8; 32]).of("place", &json!({"a": [1, 2]})));
+        assert_ne!(one, Fingerprints::new(&[8; 32]).of("place", Document::of(&json!({"a": [1, 2]})).root()));
+    }
+
+    #[test]
+    fn what_was_recorded_under_a_key_stays_known_under_it() {
+        // Logs hold these: a repeat must find what an earlier version of this program wrote.
+        let body = json!({"lines": [{"sku": "b\"ä\n", "quantity": 2, "on": true}], "a": null, "c": -1.5e300, "d": []});
+        let mut text = Vec::new();
+        write(Document::of(&body).root(), &mut text);
+        let expected = r#"{"a":null,"c":-1.5e+300,"d":[],"lines":[{"on":true,"quantity":2,"sku":"b\"ä\n",},],}"#;
+        assert_eq!(String::from_utf8(text).unwrap(), expected);
     }
 }

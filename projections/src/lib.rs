@@ -2,6 +2,9 @@
 //! checkpoints are committed the read store's, and how the log is followed the engine's: this crate brings them together
 //! and says by what rows are found.
 
+mod scratch;
+
+use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -11,7 +14,10 @@ use engine::position::{Offset, Partition};
 use engine::read_store::{ReadStore, StoreFault};
 use engine::record::Genesis;
 use engine::view::{Table, View};
-use engine_runtime::projection::{PARKED_TABLE, Projection, ProjectionFault, ProjectionOptions, Sharing};
+use engine_runtime::projection::cache::CacheOptions;
+use engine_runtime::projection::{
+    OperationsParts, PARKED_TABLE, Projection, ProjectionFault, ProjectionOptions, Sharing,
+};
 pub use engine_sql::Shared;
 use engine_sql::{Index, Options, ShareOptions, SqlReadStore};
 use schemas::resource::saga::SagaState;
@@ -64,12 +70,15 @@ pub struct Part {
     pub workers: usize,
     /// Where the log really ends, if the log given is a copy that may be behind: see [`Sharing::log_end`].
     pub log_end: Option<Arc<dyn Fn(Partition) -> Option<Offset> + Send + Sync>>,
+    /// Rows kept at hand for readers.
+    pub cache: CacheOptions,
 }
 
 impl Part {
     /// A node that feeds, over a log that is no copy. 5 s for leases, 2 workers.
     pub fn new(node: impl Into<String>) -> Self {
-        Self { node: node.into(), feed: true, lease: Duration::from_secs(5), workers: 2, log_end: None }
+        let (lease, cache) = (Duration::from_secs(5), CacheOptions::default());
+        Self { node: node.into(), feed: true, lease, workers: 2, log_end: None, cache }
     }
 }
 
@@ -88,10 +97,12 @@ pub async fn follow(
 ) -> Result<(Projection, Option<Shared>), ProjectionFault> {
     let share = ShareOptions { feed: part.feed, lease: part.lease, ..ShareOptions::new(part.node, genesis.partitions) };
     let Some(shared) = store.share(share) else {
-        return Ok((start(log, genesis, store, clock).await?, None));
+        let options = ProjectionOptions { cache: part.cache, ..options() };
+        let alone = Projection::start(log, genesis, Arc::new(ShopView), store, clock, options);
+        return Ok((alone.await?, None));
     };
     let sharing = Sharing { feeds: shared.feeds(), progress: shared.progress(), log_end: part.log_end };
-    let options = ProjectionOptions { workers: part.workers, batch_events_max: 2_000, ..options() };
+    let options = ProjectionOptions { workers: part.workers, cache: part.cache, batch_events_max: 2_000, ..options() };
     let projection = Projection::start_shared(log, genesis, Arc::new(ShopView), store, clock, sharing, options);
     Ok((projection, Some(shared)))
 }
@@ -106,10 +117,38 @@ pub async fn start(
     Projection::start(log, genesis, Arc::new(ShopView), store, clock, options()).await
 }
 
+/// What an operator may do to the shop's projection.
+pub type Operations = engine_runtime::projection::Operations<ShopView>;
+
+/// Its name, for operators.
+pub const NAME: &str = "shop";
+
+/// What an operator may do to the projection that [`follow`] started. A check of everything folds into a file at
+/// `scratch`, which is gone afterwards.
+pub fn operations(
+    log: Arc<dyn Log>,
+    genesis: &Genesis,
+    store: Arc<SqlReadStore>,
+    clock: Arc<dyn Clock>,
+    live: Projection,
+    scratch: PathBuf,
+) -> Operations {
+    Operations::new(OperationsParts {
+        log,
+        genesis: *genesis,
+        view: Arc::new(ShopView),
+        store,
+        clock,
+        live,
+        options: ProjectionOptions { name: "shop-rebuild", ..options() },
+        scratch: scratch::at(scratch),
+    })
+}
+
 fn options() -> ProjectionOptions {
     // A row is held as a JSON value, which takes some ten kilobytes for an order of three lines, and a batch is held
     // three times while it is committed: smaller ones than the engine's own keep the process within its memory.
-    ProjectionOptions { name: "shop", batch_events_max: 1_000, rows_cached_max: 512, ..ProjectionOptions::default() }
+    ProjectionOptions { name: NAME, batch_events_max: 1_000, rows_cached_max: 512, ..ProjectionOptions::default() }
 }
 
 /// Counts the sagas by state into the gauge `docket_sagas`. For whoever renders metrics, right before.

@@ -2,33 +2,77 @@
 //! than what this node acknowledged in their partition when the question came.
 
 use std::collections::BTreeMap;
+use std::sync::Arc;
 use std::time::Duration;
 
 use chassis::body::ReadRequest;
 use chassis::problem::Problem;
-use engine::position::{Checkpoint, Partition, Position, Positions};
+use engine::position::{Checkpoint, Offset, Partition, Position, Positions};
 use engine::saga::Reactor;
 use engine::stream::{StreamName, Tenant};
+use engine::view::RowKey;
+use engine_runtime::projection::cache::Found;
 use schemas::event::ShopEvent;
 
 use crate::QuerySide;
-use crate::resources::reflected;
+use crate::resources::{reflected, unavailable};
 
 impl<R: Reactor<Event = ShopEvent>> QuerySide<R> {
-    /// Waits until the rows of `stream` reflect what this node acknowledged and what the reader asks for. A stream that
-    /// is set aside is told so instead of being shown as it was. What the rows must reflect.
-    pub(crate) async fn fresh(&self, read: &ReadRequest, stream: &StreamName) -> Result<Positions, Problem> {
-        let tenant = Tenant::default();
-        let partition = self.node.partition_of(&tenant, stream);
+    /// The row of `stream`, reflecting what this node acknowledged and what the reader asks for: at hand, or loaded once
+    /// the store is so far. A stream that is set aside is told so instead of being shown as it was.
+    pub(crate) async fn row(&self, read: &ReadRequest, stream: &StreamName, key: &RowKey) -> Result<Found, Problem> {
+        let partition = self.node.partition_of(&Tenant::default(), stream);
         let mut least = read.min_position.clone().unwrap_or_default();
         if let Some(offset) = self.node.acknowledged(partition) {
             least.reach(Position { partition, offset });
         }
-        self.reached(&least, read.wait).await?;
-        if self.projection.is_parked(&tenant, stream) {
+        self.known(&least)?;
+        let next = least.0.remove(&partition).map_or(Offset(0), Offset::next);
+        let elsewhere = least;
+        let cache = self.projection.cache();
+        let dropped = self.not_parked(read, stream)?;
+        if !dropped
+            && self.projection.has_all(&elsewhere)
+            && let Some(found) = cache.at_hand(key, next)
+        {
+            return Ok(found);
+        }
+        let mut all = elsewhere.clone();
+        let here = next.0.checked_sub(1).map(|offset| Position { partition, offset: Offset(offset) });
+        all.reach_all(&here.map(Positions::from).unwrap_or_default());
+        self.reached(&all, read.wait).await?;
+        if self.not_parked(read, stream)? {
+            // Rows at hand may follow the log; this one is shown as the store has it.
+            let found = self.store.load_with_checkpoints(vec![key.clone()]).await;
+            let mut found = found.map_err(|fault| unavailable(&fault))?;
+            self.reflects(&found.checkpoints, &all)?;
+            let as_of = found.checkpoints.get(&partition).map_or(Offset(0), |checkpoint| checkpoint.next_offset);
+            return Ok(Found { row: found.found.remove(key), as_of, checkpoints: Some(found.checkpoints) });
+        }
+        let loaded = cache.find(key, partition, next, || {
+            let (store, key) = (Arc::clone(&self.store), key.clone());
+            async move {
+                let mut read = store.load_with_checkpoints(vec![key.clone()]).await?;
+                Ok((read.found.remove(&key), read.checkpoints))
+            }
+        });
+        let found = loaded.await.map_err(|fault| unavailable(&fault))?;
+        if let Some(checkpoints) = &found.checkpoints {
+            // What the tail of the log vouches for is there, wherever the store is.
+            let missing = if found.as_of < next { &all } else { &elsewhere };
+            self.reflects(checkpoints, missing)?;
+        }
+        Ok(Found::clone(&found))
+    }
+
+    /// Whether the stream is shown as it was before what an operator gave up: to all but those who ask for what came after.
+    fn not_parked(&self, read: &ReadRequest, stream: &StreamName) -> Result<bool, Problem> {
+        let Some(parked) = self.projection.parked_as(&Tenant::default(), stream) else { return Ok(false) };
+        let after = |least: Position| least.partition == parked.partition && least.offset >= parked.offset;
+        if parked.dropped.is_none() || read.min_position.iter().flat_map(Positions::iter).any(after) {
             return Err(Problem::read_model_parked(format!("{stream} is set aside: one of its events cannot be read")));
         }
-        Ok(least)
+        Ok(true)
     }
 
     /// Whether rows read together with these checkpoints reflect what was waited for: a database that nodes share may have
@@ -46,11 +90,14 @@ impl<R: Reactor<Event = ShopEvent>> QuerySide<R> {
         if least.is_empty() {
             return Ok(());
         }
-        let known = least.iter().all(|position| position.partition.0 < self.node.genesis().partitions);
-        if !known {
-            return Err(Problem::bad_position());
-        }
+        self.known(least)?;
         self.projection.wait_for(least, wait).await.map_err(|behind| Problem::read_model_behind(&behind.at))
+    }
+
+    /// Whether the log has these partitions.
+    fn known(&self, positions: &Positions) -> Result<(), Problem> {
+        let known = positions.iter().all(|position| position.partition.0 < self.node.genesis().partitions);
+        if known { Ok(()) } else { Err(Problem::bad_position()) }
     }
 
     /// Waits until the stream index reflects what this node acknowledged in a partition.
@@ -80,9 +127,7 @@ impl<R: Reactor<Event = ShopEvent>> QuerySide<R> {
 
     /// Waits until the stream index reflects these positions.
     pub(crate) async fn index_reached(&self, least: &Positions, wait: Duration) -> Result<(), Problem> {
-        if least.iter().any(|position| position.partition.0 >= self.node.genesis().partitions) {
-            return Err(Problem::bad_position());
-        }
+        self.known(least)?;
         self.node.wait_saved(least, wait).await.map_err(|behind| Problem::read_model_behind(&behind.at))
     }
 }

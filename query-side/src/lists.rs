@@ -132,7 +132,7 @@ impl<R: Reactor<Event = ShopEvent>> QuerySide<R> {
         // One more than asked for: whether there is a next page is known without asking again.
         page.rows.limit += 1;
         let table = page.rows.table;
-        let found = self.store.list_with_checkpoints(page.rows).await.map_err(unavailable)?;
+        let found = self.store.list_with_checkpoints(page.rows).await.map_err(|fault| unavailable(&fault))?;
         self.reflects(&found.checkpoints, &least)?;
         let mut positions = Positions::default();
         for (&partition, checkpoint) in &found.checkpoints {

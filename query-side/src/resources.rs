@@ -5,7 +5,7 @@ use axum::extract::{Path, State};
 use axum::response::{IntoResponse, Response};
 use axum::routing::get;
 use chassis::body::{APPLICATION_JSON, read_request};
-use chassis::headers::parse_uuid;
+use chassis::headers::{DOCKET_DROPPED, parse_uuid};
 use chassis::problem::{Code, Problem};
 use chassis::query::Query;
 use chassis::respond::Reply;
@@ -88,19 +88,23 @@ impl<R: Reactor<Event = ShopEvent>> QuerySide<R> {
         Query::of(&parts.uri).finish()?;
         let Some(subject) = subject else { return Err(not_found(absent)) };
         let stream = stream_of(&subject);
-        let least = self.fresh(&read, &stream).await?;
-        let key = views::row_key(&subject);
-        let found = self.store.load_with_checkpoints(vec![key.clone()]).await.map_err(unavailable)?;
-        self.reflects(&found.checkpoints, &least)?;
-        let partition = self.node.partition_of(&Tenant::default(), &stream);
-        let next = found.checkpoints.get(&partition).map_or(Offset(0), |checkpoint| checkpoint.next_offset);
-        let positions = reflected(partition, next);
-        let Some(row) = found.found.get(&key) else { return Err(not_found(absent).positions(&positions)) };
-        Ok(Reply::json(StatusCode::OK, &row.doc)
-            .version(Version(row.version))
-            .positions(&positions)
-            .conditional(&parts.headers)
-            .into_response())
+        let found = self.row(&read, &stream, &views::row_key(&subject)).await?;
+        let positions = reflected(self.node.partition_of(&Tenant::default(), &stream), found.as_of);
+        // Shown without what an operator gave up, and saying so.
+        let dropped = self.projection.parked_as(&Tenant::default(), &stream).map(|parked| parked.version.0);
+        let Some(row) = found.row else {
+            let problem = not_found(absent).positions(&positions);
+            return Err(match dropped {
+                Some(version) => problem.header(DOCKET_DROPPED, version.into()),
+                None => problem,
+            });
+        };
+        let reply = Reply::json(StatusCode::OK, &row.doc).version(Version(row.version)).positions(&positions);
+        let reply = match dropped {
+            Some(version) => reply.header(DOCKET_DROPPED, version.into()),
+            None => reply,
+        };
+        Ok(reply.conditional(&parts.headers).into_response())
     }
 }
 
@@ -118,8 +122,8 @@ pub(crate) fn not_found(code: ShopCode) -> Problem {
 }
 
 /// The read store failed. What broke is for the log.
-pub(crate) fn unavailable(fault: engine::read_store::StoreFault) -> Problem {
-    let error = &fault as &dyn std::error::Error;
+pub(crate) fn unavailable(fault: &engine::read_store::StoreFault) -> Problem {
+    let error = fault as &dyn std::error::Error;
     match fault {
         // Every reader meets it, and the projection says it as well.
         engine::read_store::StoreFault::Unavailable(_) => tracing::debug!(error, "the read store does not answer"),

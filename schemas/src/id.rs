@@ -3,6 +3,7 @@
 use std::fmt;
 use std::sync::Arc;
 
+use engine::json::read_text;
 use engine::message::CommandId;
 use engine::stream::StreamName;
 use serde::{Deserialize, Serialize};
@@ -37,8 +38,7 @@ uuid_id!(
 macro_rules! name_id {
     ($($(#[$doc:meta])* $name:ident),* $(,)?) => {$(
         $(#[$doc])*
-        #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
-        #[serde(try_from = "String", into = "String")]
+        #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
         pub struct $name(Arc<str>);
 
         impl $name {
@@ -59,17 +59,15 @@ macro_rules! name_id {
             }
         }
 
-        impl TryFrom<String> for $name {
-            type Error = InvalidId;
-
-            fn try_from(text: String) -> Result<Self, Self::Error> {
-                Self::new(&text)
+        impl Serialize for $name {
+            fn serialize<S: serde::Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+                serializer.serialize_str(&self.0)
             }
         }
 
-        impl From<$name> for String {
-            fn from(name: $name) -> Self {
-                name.0.as_ref().to_owned()
+        impl<'de> Deserialize<'de> for $name {
+            fn deserialize<D: serde::Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+                read_text(deserializer, Self::new)
             }
         }
     )*};
@@ -99,15 +97,23 @@ fn stream(name: &str) -> StreamName {
     StreamName::new(name).expect("ids are visible ASCII and short enough")
 }
 
+/// `order-` and an id, made without a string in between: every command names its streams several times.
+fn stream_of(prefix: &str, id: Uuid) -> StreamName {
+    let mut name = [0; 64];
+    name[..prefix.len()].copy_from_slice(prefix.as_bytes());
+    let length = prefix.len() + id.as_hyphenated().encode_lower(&mut name[prefix.len()..]).len();
+    stream(std::str::from_utf8(&name[..length]).expect("a word and a UUID"))
+}
+
 impl OrderId {
     /// The order's own stream.
     pub fn stream(self) -> StreamName {
-        stream(&format!("order-{self}"))
+        stream_of("order-", self.0)
     }
 
     /// The stream of its checkout saga.
     pub fn checkout_stream(self) -> StreamName {
-        stream(&format!("checkout-{self}"))
+        stream_of("checkout-", self.0)
     }
 
     /// The order that a placing command makes which names none.
@@ -136,7 +142,7 @@ impl OrderId {
 impl PaymentId {
     /// The payment's stream.
     pub fn stream(self) -> StreamName {
-        stream(&format!("payment-{self}"))
+        stream_of("payment-", self.0)
     }
 
     /// The payment that a command makes which names none.

@@ -55,8 +55,7 @@ impl Serialize for Currency {
 
 impl<'de> Deserialize<'de> for Currency {
     fn deserialize<D: serde::Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
-        let code = std::borrow::Cow::<str>::deserialize(deserializer)?;
-        code.parse().map_err(serde::de::Error::custom)
+        engine::json::read_text(deserializer, str::parse)
     }
 }
 

@@ -4,7 +4,6 @@
 
 mod fields;
 
-use serde_json::Value;
 use uuid::Uuid;
 
 use crate::command::{PaymentMeans, SagaDecision};
@@ -13,8 +12,9 @@ use crate::event::payment::Method;
 use crate::event::reservation::ReservedLine;
 use crate::id::{CustomerId, LocationId, Sku};
 use crate::money::{AMOUNT_MAX, Money, TOTAL_LIMIT};
+use engine::json::Json;
 use engine::message::FieldError;
-use fields::{Faults, Members};
+use fields::{Faults, Members, Pointer};
 
 /// Most lines of an order or a reservation.
 pub const LINES_MAX: usize = 200;
@@ -49,7 +49,7 @@ pub struct PlaceOrderBody {
 
 impl PlaceOrderBody {
     /// Reads it, or tells every fault.
-    pub fn parse(body: &Value) -> Result<Self, Invalid> {
+    pub fn parse(body: Json<'_>) -> Result<Self, Invalid> {
         Faults::collect(body, |members, faults| {
             let order_id = members.optional("order_id", faults, fields::uuid);
             let customer_id = members.required("customer_id", faults, fields::name(CustomerId::new));
@@ -77,7 +77,7 @@ pub struct StartCheckoutBody {
 
 impl StartCheckoutBody {
     /// Reads it, or tells every fault.
-    pub fn parse(body: &Value) -> Result<Self, Invalid> {
+    pub fn parse(body: Json<'_>) -> Result<Self, Invalid> {
         Faults::collect(body, |members, faults| Some(Self { payment: members.required("payment", faults, means)? }))
     }
 }
@@ -93,7 +93,7 @@ pub struct CancelOrderBody {
 
 impl CancelOrderBody {
     /// Reads it, or tells every fault.
-    pub fn parse(body: &Value) -> Result<Self, Invalid> {
+    pub fn parse(body: Json<'_>) -> Result<Self, Invalid> {
         const REASONS: [(&str, CancelReason); 4] = [
             ("customer", CancelReason::Customer),
             ("operator", CancelReason::Operator),
@@ -119,7 +119,7 @@ pub struct ShipOrderBody {
 
 impl ShipOrderBody {
     /// Reads it, or tells every fault.
-    pub fn parse(body: &Value) -> Result<Self, Invalid> {
+    pub fn parse(body: Json<'_>) -> Result<Self, Invalid> {
         Faults::collect(body, |members, faults| {
             let carrier = members.optional("carrier", faults, fields::text);
             let tracking = members.optional("tracking", faults, fields::text);
@@ -134,7 +134,7 @@ pub struct EmptyBody;
 
 impl EmptyBody {
     /// Reads it, or tells every fault.
-    pub fn parse(body: &Value) -> Result<Self, Invalid> {
+    pub fn parse(body: Json<'_>) -> Result<Self, Invalid> {
         Faults::collect(body, |_, _| Some(Self))
     }
 }
@@ -150,7 +150,7 @@ pub struct RefundBody {
 
 impl RefundBody {
     /// Reads it, or tells every fault.
-    pub fn parse(body: &Value) -> Result<Self, Invalid> {
+    pub fn parse(body: Json<'_>) -> Result<Self, Invalid> {
         Faults::collect(body, |members, faults| {
             let amount = members.required("amount", faults, fields::money(1, AMOUNT_MAX));
             let reason = members.required("reason", faults, fields::text);
@@ -170,7 +170,7 @@ pub struct CountStockBody {
 
 impl CountStockBody {
     /// Reads it, or tells every fault.
-    pub fn parse(body: &Value) -> Result<Self, Invalid> {
+    pub fn parse(body: Json<'_>) -> Result<Self, Invalid> {
         Faults::collect(body, |members, faults| {
             let on_hand = members.required("on_hand", faults, fields::whole(0, ON_HAND_MAX));
             let reason = members.optional("reason", faults, fields::text);
@@ -188,7 +188,7 @@ pub struct ReceiveStockBody {
 
 impl ReceiveStockBody {
     /// Reads it, or tells every fault.
-    pub fn parse(body: &Value) -> Result<Self, Invalid> {
+    pub fn parse(body: Json<'_>) -> Result<Self, Invalid> {
         Faults::collect(body, |members, faults| {
             Some(Self { quantity: members.required("quantity", faults, quantity)? })
         })
@@ -206,7 +206,7 @@ pub struct AdjustStockBody {
 
 impl AdjustStockBody {
     /// Reads it, or tells every fault.
-    pub fn parse(body: &Value) -> Result<Self, Invalid> {
+    pub fn parse(body: Json<'_>) -> Result<Self, Invalid> {
         Faults::collect(body, |members, faults| {
             let delta = members.required("delta", faults, |value, at, faults| {
                 let delta = fields::whole(-QUANTITY_MAX, QUANTITY_MAX)(value, at, faults)?;
@@ -235,7 +235,7 @@ pub struct ReserveStockBody {
 
 impl ReserveStockBody {
     /// Reads it, or tells every fault.
-    pub fn parse(body: &Value) -> Result<Self, Invalid> {
+    pub fn parse(body: Json<'_>) -> Result<Self, Invalid> {
         Faults::collect(body, |members, faults| {
             let reservation_id = members.optional("reservation_id", faults, fields::uuid);
             let lines = members.required("lines", faults, |value, at, faults| {
@@ -265,7 +265,7 @@ pub struct AuthorizePaymentBody {
 
 impl AuthorizePaymentBody {
     /// Reads it, or tells every fault.
-    pub fn parse(body: &Value) -> Result<Self, Invalid> {
+    pub fn parse(body: Json<'_>) -> Result<Self, Invalid> {
         Faults::collect(body, |members, faults| {
             let order_id = members.optional("order_id", faults, fields::uuid);
             let amount = members.required("amount", faults, fields::money(1, AMOUNT_MAX));
@@ -285,7 +285,7 @@ pub struct CapturePaymentBody {
 
 impl CapturePaymentBody {
     /// Reads it, or tells every fault.
-    pub fn parse(body: &Value) -> Result<Self, Invalid> {
+    pub fn parse(body: Json<'_>) -> Result<Self, Invalid> {
         Faults::collect(body, |members, faults| {
             Some(Self { amount: members.optional("amount", faults, fields::money(1, AMOUNT_MAX))? })
         })
@@ -310,7 +310,7 @@ impl DecideSagaBody {
     ];
 
     /// Reads it, or tells every fault.
-    pub fn parse(body: &Value) -> Result<Self, Invalid> {
+    pub fn parse(body: Json<'_>) -> Result<Self, Invalid> {
         Faults::collect(body, |members, faults| {
             Some(Self { reason: members.required("reason", faults, fields::text)? })
         })
@@ -318,13 +318,13 @@ impl DecideSagaBody {
 }
 
 /// The id that a body names, if it is one, whatever else is wrong with it: it says which resource is addressed.
-pub fn named_id(body: &Value, member: &str) -> Option<Uuid> {
+pub fn named_id(body: Json<'_>, member: &str) -> Option<Uuid> {
     fields::plain_uuid(body.get(member)?.as_str()?)
 }
 
 const METHODS: &[(&str, Method)] = &[("card", Method::Card)];
 
-fn means(value: &Value, at: &str, faults: &mut Faults) -> Option<PaymentMeans> {
+fn means(value: Json<'_>, at: &Pointer<'_>, faults: &mut Faults) -> Option<PaymentMeans> {
     fields::object(value, at, faults, |members, faults| {
         let method = members.required("method", faults, fields::one_of(METHODS));
         let token = members.required("token", faults, fields::text);
@@ -332,11 +332,11 @@ fn means(value: &Value, at: &str, faults: &mut Faults) -> Option<PaymentMeans> {
     })
 }
 
-fn quantity(value: &Value, at: &str, faults: &mut Faults) -> Option<u32> {
+fn quantity(value: Json<'_>, at: &Pointer<'_>, faults: &mut Faults) -> Option<u32> {
     fields::whole(1, QUANTITY_MAX)(value, at, faults).and_then(|quantity| u32::try_from(quantity).ok())
 }
 
-fn reserved_line(value: &Value, at: &str, faults: &mut Faults) -> Option<ReservedLine> {
+fn reserved_line(value: Json<'_>, at: &Pointer<'_>, faults: &mut Faults) -> Option<ReservedLine> {
     fields::object(value, at, faults, |members, faults| {
         let sku = members.required("sku", faults, fields::name(Sku::new));
         let quantity = members.required("quantity", faults, quantity);
@@ -352,7 +352,7 @@ struct AskedLine {
     location_id: Option<LocationId>,
 }
 
-fn asked_line(value: &Value, at: &str, faults: &mut Faults) -> Option<AskedLine> {
+fn asked_line(value: Json<'_>, at: &Pointer<'_>, faults: &mut Faults) -> Option<AskedLine> {
     fields::object(value, at, faults, |members: &mut Members<'_>, faults| {
         let sku = members.required("sku", faults, fields::name(Sku::new));
         let quantity = members.required("quantity", faults, quantity);
@@ -363,7 +363,7 @@ fn asked_line(value: &Value, at: &str, faults: &mut Faults) -> Option<AskedLine>
 }
 
 /// The lines of an order: one currency, that of the first line that names a known one, and a total below 2⁵³.
-fn order_lines(value: &Value, at: &str, place: Option<LocationId>, faults: &mut Faults) -> Option<Vec<Line>> {
+fn order_lines(value: Json<'_>, at: &Pointer<'_>, place: Option<LocationId>, faults: &mut Faults) -> Option<Vec<Line>> {
     one_currency(value, at, faults);
     let asked = fields::list(1, LINES_MAX, asked_line)(value, at, faults)?;
     let total: i128 = asked.iter().map(|line| i128::from(line.quantity) * i128::from(line.unit_price.amount)).sum();
@@ -381,8 +381,8 @@ fn order_lines(value: &Value, at: &str, place: Option<LocationId>, faults: &mut 
 }
 
 /// Told beside whatever else is wrong with the lines, so it looks at the raw value.
-fn one_currency(value: &Value, at: &str, faults: &mut Faults) {
-    let currencies = value.as_array().into_iter().flatten().enumerate().filter_map(|(index, line)| {
+fn one_currency(value: Json<'_>, at: &Pointer<'_>, faults: &mut Faults) {
+    let currencies = value.items().enumerate().filter_map(|(index, line)| {
         let code = line.get("unit_price")?.get("currency")?.as_str()?;
         code.parse::<crate::money::Currency>().ok().map(|currency| (index, currency))
     });
@@ -390,8 +390,12 @@ fn one_currency(value: &Value, at: &str, faults: &mut Faults) {
     for (index, currency) in currencies.take(LINES_MAX) {
         let wanted = *first.get_or_insert(currency);
         if currency != wanted {
-            let pointer = format!("{at}/{index}/unit_price/currency");
-            faults.add(&pointer, "mixed-currency", format!("the order is in {wanted}; this line is in {currency}"));
+            let (line, price) = (at.item(index), "unit_price");
+            faults.add(
+                &line.member(price).member("currency"),
+                "mixed-currency",
+                format!("the order is in {wanted}; this line is in {currency}"),
+            );
         }
     }
 }

@@ -107,6 +107,16 @@ pub(crate) const KEYS: &[Key] = &[
         "PostgreSQL: how long what a dead node fed waits until another one feeds it.",
     ),
     key(
+        "read_store.cache_mib",
+        Kind::Whole(0, 65_536),
+        "Memory for rows that were read, so that they are not loaded again, in MiB. 0 keeps none.",
+    ),
+    key(
+        "read_store.cache_age_ms",
+        Kind::Whole(100, 86_400_000),
+        "How long such a row is served before it is loaded again, a fifth more or less. It is kept true meanwhile.",
+    ),
+    key(
         "timeouts.answer_ms",
         Kind::Whole(1_000, 30_000),
         "Longest wait of a command for its outcome; then it is unknown.",
@@ -128,8 +138,20 @@ pub(crate) const KEYS: &[Key] = &[
         "Longest time from a request's first byte to the end of its head.",
     ),
     key("timeouts.idle_ms", Kind::Whole(1_000, 3_600_000), "Longest time a connection may be open without a request."),
+    key(
+        "timeouts.turn_ms",
+        Kind::Whole(10, 30_000),
+        "Longest wait of a request for its turn while the node is busy; then it is told to retry.",
+    ),
+    key(
+        "timeouts.queue_ms",
+        Kind::Whole(10, 30_000),
+        "Longest wait of a command before its partition; then it is told to retry.",
+    ),
     key("limits.connections", Kind::Whole(1, 65_536), "Most HTTP connections in all."),
     key("limits.connections_per_address", Kind::Whole(1, 65_536), "Most of one address; loopback is exempt."),
+    key("limits.commands_at_once", Kind::Whole(16, 65_536), "Commands worked on at once; more wait for their turn."),
+    key("limits.reads_at_once", Kind::Whole(16, 65_536), "Reads worked on at once; more wait for their turn."),
     key(
         "limits.commands_waiting",
         Kind::Whole(16, 65_536),

@@ -6,9 +6,8 @@ use std::path::{Path, PathBuf};
 use rustix::process::{Resource, getrlimit};
 
 use super::Finding;
+use crate::descriptors::FILES_BESIDE;
 
-/// Files that a node has open beside its connections: segments, state store, brokers, database.
-const FILES_BESIDE: u64 = 512;
 /// Memory that a node takes beside its cache of states, in MiB: under load, with views.
 const MEMORY_BESIDE_MIB: u64 = 256;
 /// Address space that the allocator and mapped files may reserve, in MiB; hardly any of it is memory.
@@ -20,7 +19,8 @@ const FILE_BYTES: u64 = 64 << 20;
 pub(super) fn look(connections: u64, state_cache_mib: u64) -> Vec<Finding> {
     let memory_mib = MEMORY_BESIDE_MIB + state_cache_mib;
     vec![
-        open_files(getrlimit(Resource::Nofile).current, connections),
+        // A node raises its own limit as far as it may.
+        open_files(getrlimit(Resource::Nofile).maximum, connections),
         memory(group_limit(), available(), memory_mib << 20),
         address_space(getrlimit(Resource::As).current),
         file_size(getrlimit(Resource::Fsize).current),

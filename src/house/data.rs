@@ -73,6 +73,11 @@ impl Data {
         self.kept.then(|| self.root.join("gateway.ndjson"))
     }
 
+    /// Where a check of the read models folds the log to, for as long as it takes.
+    pub(crate) fn check(&self) -> PathBuf {
+        self.root.join("check.db")
+    }
+
     /// Where the read models are.
     pub(crate) fn rows(&self) -> &Rows {
         &self.rows

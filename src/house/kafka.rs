@@ -10,7 +10,7 @@ use engine::position::Partition;
 use engine::record::Genesis;
 use engine_kafka::{KafkaFault, KafkaGroup, KafkaLog, KafkaOptions};
 
-use super::log::{Kept, Opened, open_states};
+use super::log::{Kept, Opened, open_states, rebuild_states};
 use crate::failure::{Exit, Failure};
 
 /// How often it is looked whether Kafka still has all records: a few small requests. What is lost is lost, but nobody should
@@ -30,6 +30,8 @@ pub(super) fn open(options: &KafkaOptions, states: &Path, founding: &Genesis) ->
         log.refuse_store_ahead(partition, states.checkpoint(partition).0.next_offset)
             .map_err(|fault| failure(&fault))?;
     }
+    // What the copy has so far; the rest follows as it comes.
+    rebuild_states(&states, &log)?;
     let log = Arc::new(log);
     Ok(Opened { log: Arc::<KafkaLog>::clone(&log), kept: Arc::new(Kept::Kafka(log)), genesis, states })
 }

@@ -4,7 +4,8 @@
 use std::collections::BTreeMap;
 use std::fmt;
 use std::path::{Path, PathBuf};
-use std::sync::{Arc, OnceLock};
+use std::sync::{Arc, Mutex, OnceLock};
+use std::time::{Duration, Instant};
 
 use domain::Shop;
 use engine::log::Log;
@@ -13,11 +14,14 @@ use engine::ports::Clock;
 use engine::position::{LogId, Offset, Partition};
 use engine::record::{FORMAT, Genesis, PLACEMENT_RULE};
 use engine_embedded::{EmbeddedLog, KnownDurable, OpenFault, Options};
-use engine_runtime::store::{self, StateStore, StoreOptions};
+use engine_runtime::store::{self, Rebuild, StateStore, StoreOptions};
 use rand::RngExt;
 use uuid::Uuid;
 
 use crate::failure::Failure;
+
+/// How often a person who waits is told how far a rebuild has come.
+const TELL_EVERY: Duration = Duration::from_secs(1);
 
 /// Which log.
 pub(crate) enum LogPlan {
@@ -67,10 +71,23 @@ impl Kept {
     /// Whether it can be reached now; why not.
     pub(super) fn reachable(&self) -> Result<(), String> {
         match self {
-            Self::Memory | Self::Embedded(_) => Ok(()),
+            Self::Memory => Ok(()),
+            Self::Embedded(log) => {
+                log.stopped().map_or(Ok(()), |why| Err(format!("the log has stopped until the next start: {why}")))
+            }
             #[cfg(feature = "kafka")]
             Self::Kafka(log) => log.reachable(),
         }
+    }
+
+    /// Whether it took everything to the end: a disk that failed a write or a flush is told of once more when the process
+    /// ends, so that whoever restarts it looks at the disk first.
+    pub(super) fn ended_well(&self) -> Result<(), Failure> {
+        let Self::Embedded(log) = self else { return Ok(()) };
+        let Some(why) = log.stopped() else { return Ok(()) };
+        Err(Failure::plain(format!("the log had stopped: {why}"))
+            .detail("nothing that was acknowledged is lost; what was under way is unknown until the next start")
+            .next("look at the disk (`docket doctor --set data=DIR`), then start again: the log is recovered when it is opened"))
     }
 
     /// Waits until it has stopped for good, so that this node must end; says why.
@@ -172,6 +189,7 @@ fn open_embedded(folder: &Path, states_folder: &Path, founding: Genesis) -> Resu
         Some(states) => Arc::clone(states),
         None => open_states(states_folder, genesis.log, genesis.partitions)?,
     };
+    rebuild_states(&states, &log)?;
     let log = Arc::new(log);
     Ok(Opened { log: Arc::<EmbeddedLog>::clone(&log), kept: Arc::new(Kept::Embedded(log)), genesis, states })
 }
@@ -212,6 +230,37 @@ pub(crate) fn cannot_open(fault: &OpenFault) -> Failure {
         }
         _ => failure,
     }
+}
+
+/// Folds a long log into a state store that has nothing of it, and tells how far that is once a second.
+pub(super) fn rebuild_states(states: &StateStore<Shop>, log: &dyn Log) -> Result<(), Failure> {
+    let began = Instant::now();
+    let told = Mutex::new(began);
+    let progress = |rebuild: Rebuild| {
+        // Whoever finds it held need not tell as well.
+        let Ok(mut told) = told.try_lock() else { return };
+        if told.elapsed() < TELL_EVERY {
+            return;
+        }
+        *told = Instant::now();
+        let rate = rebuild.records as f64 / began.elapsed().as_secs_f64();
+        let left_s = rebuild.of.saturating_sub(rebuild.records) as f64 / rate.max(1.0);
+        tracing::info!(
+            rebuild.records = rebuild.records,
+            rebuild.of = rebuild.of,
+            rebuild.left_s = left_s.ceil() as u64,
+            "folding the log into the state store: {} of {} records, about {:.0} s left",
+            rebuild.records,
+            rebuild.of,
+            left_s.ceil(),
+        );
+    };
+    let rebuilt = states.rebuild(log, &progress).map_err(|fault| Failure::of("cannot fold the log", &fault))?;
+    if rebuilt {
+        let took_s = began.elapsed().as_secs_f64();
+        tracing::info!(rebuild.took_s = took_s, "the state store was folded from the log in {took_s:.1} s");
+    }
+    Ok(())
 }
 
 pub(super) fn open_states(folder: &Path, log: LogId, partitions: u16) -> Result<Arc<StateStore<Shop>>, Failure> {

@@ -10,6 +10,7 @@ use engine::log::Log;
 use engine::ports::Clock;
 use engine::read_store::StoreFault;
 use engine::record::Genesis;
+use engine_runtime::projection::cache::CacheOptions;
 use engine_runtime::projection::{Projection, ProjectionFault};
 use engine_sql::{Options, SqlReadStore};
 use projections::{Part, Shared};
@@ -19,7 +20,7 @@ use super::data::{Data, Rows};
 use super::log::Kept;
 use crate::failure::Failure;
 
-/// What a node bounds in a read store that nodes share.
+/// What a node bounds in its read models; but for the cache, in a read store that nodes share.
 #[derive(Clone, Debug)]
 pub(crate) struct RowsPlan {
     /// Connections that read at once.
@@ -32,6 +33,8 @@ pub(crate) struct RowsPlan {
     pub(crate) write_wait: Duration,
     /// How long the partitions of a node that was killed wait for another one to feed them.
     pub(crate) lease: Duration,
+    /// Rows kept at hand for readers.
+    pub(crate) cache: CacheOptions,
 }
 
 impl Default for RowsPlan {
@@ -43,6 +46,7 @@ impl Default for RowsPlan {
             read_wait: defaults.read_max,
             write_wait: defaults.write_max,
             lease: Duration::from_secs(5),
+            cache: CacheOptions::default(),
         }
     }
 }
@@ -125,6 +129,7 @@ async fn follow(
         lease: plan.rows.lease,
         workers: plan.rows.writers as usize,
         log_end: Kept::real_end(kept),
+        cache: plan.rows.cache.clone(),
         ..Part::new(plan.name.clone())
     };
     match projections::follow(Arc::clone(log), genesis, rows.clone(), Arc::clone(clock), part).await {

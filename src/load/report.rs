@@ -49,6 +49,9 @@ pub(super) fn result(
         "outcomes": {"accepted": tally.accepted, "rejected": tally.rejected, "unknown": tally.unknown},
         "refusals": tally.refusals,
         "retries": tally.retries,
+        "tries_ms": percentiles(&tally.tries),
+        "turned_away": {"told_when": tally.turned_away - tally.told_no_time, "told_no_time": tally.told_no_time},
+        "lost": tally.lost,
         "never_sent": never_sent,
     });
     if workload.profile == Profile::Checkout {
@@ -111,6 +114,14 @@ pub(super) fn table(result: &Value, paint: Paint) -> String {
     rows.extend(refusals.map(|(code, times)| ("  refused", format!("{times} {code}"))));
     if result["retries"] != 0 {
         rows.push(("retries", result["retries"].to_string()));
+    }
+    let turned_away = ["told_when", "told_no_time"].map(|how| result["turned_away"][how].as_u64().unwrap_or_default());
+    if turned_away != [0, 0] || result["lost"] != 0 {
+        let [told, untold] = turned_away;
+        let told =
+            format!("{told} told when to come back, {untold} without a time, {} without an answer", result["lost"]);
+        rows.push(("turned away", told));
+        rows.push(("accepted tries", times(&result["tries_ms"])));
     }
     if result["never_sent"] != 0 {
         rows.push(("never sent", format!("{}: the server was too far behind", result["never_sent"])));

@@ -48,6 +48,14 @@ pub(super) struct Tally {
     pub(super) unknown: u64,
     /// Tries after the first, warm-up included.
     pub(super) retries: u64,
+    /// From when a try was sent to when it was accepted, warm-up included: what those feel who are not turned away.
+    pub(super) tries: Histogram<u64>,
+    /// Tries that were told to come back, warm-up included.
+    pub(super) turned_away: u64,
+    /// Of these, those that were not told when.
+    pub(super) told_no_time: u64,
+    /// Tries without an answer, warm-up included.
+    pub(super) lost: u64,
     /// Problem codes of what was rejected, warm-up included.
     pub(super) refusals: BTreeMap<String, u64>,
     /// Every request there was, warm-up included.
@@ -68,6 +76,10 @@ impl Tally {
             rejected: 0,
             unknown: 0,
             retries: 0,
+            tries: histogram(),
+            turned_away: 0,
+            told_no_time: 0,
+            lost: 0,
             refusals: BTreeMap::new(),
             sent: Vec::new(),
             last: None,
@@ -94,6 +106,10 @@ impl Tally {
         self.rejected += other.rejected;
         self.unknown += other.unknown;
         self.retries += other.retries;
+        self.tries += other.tries;
+        self.turned_away += other.turned_away;
+        self.told_no_time += other.told_no_time;
+        self.lost += other.lost;
         for (code, times) in other.refusals {
             *self.refusals.entry(code).or_default() += times;
         }

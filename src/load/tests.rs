@@ -12,6 +12,7 @@ use super::*;
 use crate::output::Paint;
 
 const BEFORE: u64 = 1_000;
+const LATE_GRACE: Duration = Duration::from_secs(10);
 
 fn arguments(profile: Profile) -> LoadArguments {
     LoadArguments {
@@ -27,6 +28,7 @@ fn arguments(profile: Profile) -> LoadArguments {
         stock: BEFORE,
         declined: 10,
         give_up: Duration::from_secs(1),
+        late_for: LATE_GRACE,
         settle_within: Duration::from_secs(1),
         skip_checks: false,
     }
@@ -253,6 +255,7 @@ async fn an_unknown_outcome_is_repeated_under_the_same_key_until_it_is_definite(
     let (seen, authority) = stumbling().await;
     let tally = worked(&authority, Profile::Place, 3, Duration::from_secs(30)).await;
     assert_eq!((tally.accepted, tally.unknown, tally.retries), (3, 0, 1));
+    assert_eq!((tally.tries.len(), tally.turned_away, tally.lost), (3, 1, 0));
     assert_eq!((tally.answers.len(), tally.sent.len()), (3, 3));
     assert_eq!(tally.positions(), "3:7");
     let seen = seen.lock().unwrap();
@@ -281,5 +284,6 @@ async fn a_server_that_never_answers_leaves_the_outcome_unknown() {
     drop(listener);
     let tally = worked(&authority, Profile::HotStock, 1, Duration::from_millis(50)).await;
     assert_eq!((tally.accepted, tally.rejected, tally.unknown), (0, 0, 1));
+    assert!(tally.lost > 0 && tally.turned_away == 0);
     assert_eq!(tally.sent[0].ending, Ending::Unknown);
 }

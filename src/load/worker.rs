@@ -82,13 +82,27 @@ impl Worker {
         let mut pauses = Pauses::endless();
         loop {
             // The key is the id of what it makes: one name to look for when something is odd.
+            let sent = Instant::now();
             let answer = self.wire.post(&self.uris[location], id, body.clone(), wait).await;
             let pause = match answer {
                 Ok(reply) => match self.judge(&reply) {
-                    Some(ending) => return (ending, reply.headers.contains_key("preference-applied")),
-                    None => pauses.next(asked_pause(&reply)),
+                    Some(ending) => {
+                        if ending == Ending::Accepted {
+                            note(&mut self.tally.tries, sent.elapsed());
+                        }
+                        return (ending, reply.headers.contains_key("preference-applied"));
+                    }
+                    None => {
+                        let asked = asked_pause(&reply);
+                        self.tally.turned_away += 1;
+                        self.tally.told_no_time += u64::from(asked.is_none());
+                        pauses.next(asked)
+                    }
                 },
-                Err(_) => pauses.next(None),
+                Err(_) => {
+                    self.tally.lost += 1;
+                    pauses.next(None)
+                }
             };
             let Some(pause) = pause.filter(|pause| Instant::now() + *pause < give_up_at) else {
                 return (Ending::Unknown, false);

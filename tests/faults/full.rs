@@ -66,7 +66,7 @@ async fn some_work(house: &mut House, world: &World, docket: &Docket, seed: u64,
 }
 
 /// An order of `lines` lines, for a log that is to be filled.
-fn an_order(lines: usize) -> Value {
+pub(crate) fn an_order(lines: usize) -> Value {
     let long =
         |number: usize| line(&format!("a-name-of-sixty-four-characters-so-that-it-fills-the-log-{number:07}"), 1, 1);
     order("c-1", "shop-1", (0..lines).map(long).collect(), None)

@@ -87,7 +87,13 @@ impl House {
 
     /// Starts it.
     pub(crate) async fn start(&mut self) -> Docket {
-        let docket = Docket::start(&self.data, &[]).await;
+        self.start_in(&[]).await
+    }
+
+    /// Starts it with this in its environment.
+    pub(crate) async fn start_in(&mut self, environment: &[(&str, PathBuf)]) -> Docket {
+        let started = Docket::try_start_in(environment, &self.data, &[]).await;
+        let docket = started.unwrap_or_else(|fault| panic!("{fault}"));
         assert!(docket.ready_in() < READY_WITHIN, "it took {:?} to serve\n{}", docket.ready_in(), docket.printed());
         self.ready.push(docket.ready_in());
         docket

@@ -1,6 +1,7 @@
 //! `kill -9` under load, again and again, on one data directory: nothing acknowledged is lost, nothing is done twice, and
 //! whoever comes back finds a house that has finished what was begun.
 
+use std::path::PathBuf;
 use std::time::{Duration, Instant};
 
 use kit::{Dice, knob};
@@ -71,8 +72,19 @@ async fn nothing_acknowledged_is_lost_or_doubled_by_kill_9_under_load() {
 /// Brings the house to rest, asks for everything that is unknown, heals the gateway, stops gently and starts once more,
 /// and judges all of it.
 pub(crate) async fn rest_and_judge(house: &mut House, world: &World, dice: &mut Dice, faults: usize) -> Vec<Command> {
+    rest_and_judge_in(&[], house, world, dice, faults).await
+}
+
+/// The same, with this in the environment of both lives.
+pub(crate) async fn rest_and_judge_in(
+    environment: &[(&str, PathBuf)],
+    house: &mut House,
+    world: &World,
+    dice: &mut Dice,
+    faults: usize,
+) -> Vec<Command> {
     const ASKED_AGAIN: usize = 300;
-    let docket = house.start().await;
+    let docket = house.start_in(environment).await;
     house.settle(&docket).await;
     let client = docket.client();
     world.finish_all(&client).await;
@@ -81,7 +93,7 @@ pub(crate) async fn rest_and_judge(house: &mut House, world: &World, dice: &mut 
     // Reservations with an end run out; none lasts longer than 3 s but those of a quarter of an hour.
     house.wait_expired(&docket, &world.history.commands()).await;
     docket.terminate().await;
-    let docket = house.start().await;
+    let docket = house.start_in(environment).await;
     let client = docket.client();
     // What was answered before is answered now.
     world.ask_again(&client, dice, ASKED_AGAIN).await;

@@ -5,6 +5,7 @@
 
 mod cuts;
 mod disk;
+mod forge;
 mod full;
 mod history;
 mod house;
@@ -14,8 +15,16 @@ mod late;
 mod lies;
 mod load;
 mod log;
+mod log_calls;
+mod preload;
 mod races;
+mod recovering;
+mod rows_calls;
+mod scarce;
+mod state_calls;
 mod stops;
+mod strange;
+mod times;
 mod torn;
 
 /// These tests measure times and fill the disk: one after the other.

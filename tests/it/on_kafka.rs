@@ -9,6 +9,7 @@ const GROUND: platform::Ground = platform::Ground::Kafka;
 
 mod a_key_is_a_command;
 mod a_log_is_looked_into;
+mod a_read_model_is_rebuilt;
 mod a_saga_obeys_its_operator;
 mod an_order_lives;
 mod events_are_told_in_order;

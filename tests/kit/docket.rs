@@ -103,6 +103,18 @@ impl Docket {
         Self::try_run(command).await
     }
 
+    /// Starts `docket dev` on this directory in a shell that has done this first, `ulimit -n 64` for example, or tells why it
+    /// would not serve.
+    ///
+    /// # Errors
+    /// When it ended, or did not serve within a minute.
+    pub async fn try_start_after(first: &str, data: &Path, arguments: &[&str]) -> Result<Self, StartFault> {
+        let mut command = Command::new("sh");
+        command.arg("-c").arg(format!("{first} && exec \"$0\" \"$@\"")).arg(binary());
+        command.args(["dev", "--listen", "127.0.0.1:0", "--data"]).arg(data).args(arguments);
+        Self::try_run(command).await
+    }
+
     /// Starts `docket serve` with these arguments and waits until it serves.
     ///
     /// # Errors
@@ -205,13 +217,21 @@ impl Docket {
         self.printed()
     }
 
+    /// Asks it to stop with SIGTERM.
+    ///
+    /// # Panics
+    /// When it was found ended before.
+    pub fn ask_to_stop(&self) {
+        kill_process(Pid::from_child(&self.child), Signal::TERM)
+            .expect("a child that was not waited for can be signalled");
+    }
+
     /// Asks it to stop and waits until it has.
     ///
     /// # Panics
     /// When it takes longer than it may, or does not exit 0.
     pub async fn terminate(mut self) -> String {
-        let pid = Pid::from_child(&self.child);
-        kill_process(pid, Signal::TERM).expect("a child that was not waited for can be signalled");
+        self.ask_to_stop();
         let status = self.ended().await;
         assert!(status.success(), "docket ended with {status} after SIGTERM\n{}", self.printed());
         self.printed()

@@ -85,8 +85,8 @@ async fn a_node_whose_disk_is_full_says_so_and_goes_on_when_there_is_room() {
     let (before, path_before) = place(&leads).await;
     let headers = [("docket-min-position", before.as_str()), ("prefer", "wait=30")];
     assert_eq!(follows.get_with(&path_before, &headers).await.expect("an answer").status, 200);
-    // What is being folded at the very moment when another takes the last block fails, and the partition stays out of
-    // service until the next start; that is not asked for here.
+    // What is being folded at the very moment when another takes the last block is folded again later; that is asked for in
+    // `tests/faults/state_calls.rs`. Here all of it is folded first.
     for _ in 0..ORDERS_BEFORE {
         let (_, path) = place(&follows).await;
         until_folded(&follows, &path).await;

@@ -5,6 +5,7 @@
 mod a_disk_fills;
 mod a_log_moves;
 mod an_operator_asks;
+mod limits_are_told;
 mod roles;
 
 #[allow(dead_code, reason = "the trials of broken disks use the rest")]

@@ -182,6 +182,23 @@ fn every_package_has_the_licences_and_lints_of_the_workspace() {
     }
 }
 
+#[test]
+fn every_fault_names_tests_that_exist() {
+    let table = fs::read_to_string(root().join("docs/faults.md")).expect("docs/faults.md can be read");
+    let sources: String =
+        rust_files(&root()).iter().map(|file| fs::read_to_string(file).expect("a listed file can be read")).collect();
+    let rows: Vec<&str> = table.lines().filter(|line| line.starts_with("| ") && !line.starts_with("| fault")).collect();
+    assert!(rows.len() > 20, "docs/faults.md has lost its tables");
+    for row in rows {
+        let named = row.trim_end_matches([' ', '|']).rsplit(" | ").next().unwrap_or_default();
+        let tests: Vec<&str> = named.split('`').skip(1).step_by(2).collect();
+        assert!(!tests.is_empty(), "no test is named: {row}");
+        for test in tests {
+            assert!(sources.contains(&format!("fn {test}()")), "docs/faults.md names {test}, which is not there");
+        }
+    }
+}
+
 fn rust_files(root: &Path) -> Vec<PathBuf> {
     let mut files = Vec::new();
     let mut folders = vec![root.to_owned()];

@@ -127,6 +127,17 @@ impl Decider for Shop {
         }
     }
 
+    fn makes(&self, command: &ShopCommand, index: usize) -> bool {
+        match command {
+            ShopCommand::PlaceOrder { .. } => true,
+            ShopCommand::StartCheckout { .. } => index == 1,
+            ShopCommand::ReserveStock { .. } | ShopCommand::AuthorizePayment { .. } => index == 0,
+            // A checkout's payment is made by one of its steps.
+            ShopCommand::RecordStep { .. } => index == 2,
+            _ => false,
+        }
+    }
+
     fn decide(&self, states: &States<'_, ShopState>, command: &ShopCommand, context: &Context) -> Decision<ShopEvent> {
         let addressed = states.at(0);
         let order = || addressed.and_then(ShopState::order);

@@ -88,7 +88,7 @@ impl Door {
     pub(crate) async fn ask(&self, asked: Asked) -> Result<Accepted, Problem> {
         let Asked { request, verb, resource, command } = asked;
         let (came, came_at) = (Instant::now(), self.node.clock().now());
-        let mut faults = request.parameters;
+        let CommandRequest { id, precondition, wait, provenance, body, parameters: mut faults } = request;
         let command = match command {
             Ok(command) => faults.is_empty().then_some(command),
             Err(of_body) => {
@@ -96,23 +96,17 @@ impl Door {
                 None
             }
         };
+        let fingerprint = self.fingerprints.of(verb, body.root());
+        // Not needed while it waits.
+        drop(body);
+        let tenant = Tenant::default();
         let answer = self
             .node
-            .submit(Envelope {
-                id: request.id,
-                tenant: Tenant::default(),
-                resource,
-                fingerprint: self.fingerprints.of(verb, &request.body),
-                precondition: request.precondition,
-                provenance: request.provenance,
-                command,
-            })
+            .submit(Envelope { id, tenant, resource, fingerprint, precondition, provenance, command })
             .await
             .map_err(Problem::no_answer)?;
         match answer {
-            Answer::Decided(decided) if decided.outcome.is_accepted() => {
-                Ok(Accepted { decided, wait: request.wait, came, came_at })
-            }
+            Answer::Decided(decided) if decided.outcome.is_accepted() => Ok(Accepted { decided, wait, came, came_at }),
             Answer::Decided(decided) => Err(refused(&decided)),
             Answer::Invalid(faults) => Err(Problem::invalid_fields(faults)),
             Answer::Unheard => Err(Problem::invalid_fields(faults)),

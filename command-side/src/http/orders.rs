@@ -43,8 +43,8 @@ async fn place(State(door): State<Door>, request: Request) -> Answer {
     let (parts, body) = request.into_parts();
     let request = command_request(&parts, body).await?;
     // What creates addresses the id named or derived, even if the rest of the body is at fault.
-    let order_id = named_id(&request.body, "order_id").map_or_else(|| OrderId::of_command(request.id), OrderId);
-    let command = PlaceOrderBody::parse(&request.body).map(|body| ShopCommand::PlaceOrder {
+    let order_id = named_id(request.body.root(), "order_id").map_or_else(|| OrderId::of_command(request.id), OrderId);
+    let command = PlaceOrderBody::parse(request.body.root()).map(|body| ShopCommand::PlaceOrder {
         order_id,
         customer_id: body.customer_id,
         location_id: body.location_id,
@@ -56,7 +56,7 @@ async fn place(State(door): State<Door>, request: Request) -> Answer {
 
 async fn checkout(State(door): State<Door>, Path(id): Path<String>, request: Request) -> Answer {
     let parse = |order_id, request: &CommandRequest| {
-        StartCheckoutBody::parse(&request.body)
+        StartCheckoutBody::parse(request.body.root())
             .map(|body| ShopCommand::StartCheckout { order_id, payment: body.payment })
     };
     door.order_verb("checkout", &id, request, parse, Waits::ForSaga).await
@@ -64,7 +64,7 @@ async fn checkout(State(door): State<Door>, Path(id): Path<String>, request: Req
 
 async fn cancel(State(door): State<Door>, Path(id): Path<String>, request: Request) -> Answer {
     let parse = |order_id, request: &CommandRequest| {
-        CancelOrderBody::parse(&request.body).map(|body| ShopCommand::CancelOrder {
+        CancelOrderBody::parse(request.body.root()).map(|body| ShopCommand::CancelOrder {
             order_id,
             reason: body.reason,
             detail: body.detail,
@@ -75,7 +75,7 @@ async fn cancel(State(door): State<Door>, Path(id): Path<String>, request: Reque
 
 async fn ship(State(door): State<Door>, Path(id): Path<String>, request: Request) -> Answer {
     let parse = |order_id, request: &CommandRequest| {
-        ShipOrderBody::parse(&request.body).map(|body| ShopCommand::ShipOrder {
+        ShipOrderBody::parse(request.body.root()).map(|body| ShopCommand::ShipOrder {
             order_id,
             carrier: body.carrier,
             tracking: body.tracking,
@@ -86,14 +86,14 @@ async fn ship(State(door): State<Door>, Path(id): Path<String>, request: Request
 
 async fn deliver(State(door): State<Door>, Path(id): Path<String>, request: Request) -> Answer {
     let parse = |order_id, request: &CommandRequest| {
-        EmptyBody::parse(&request.body).map(|_| ShopCommand::DeliverOrder { order_id })
+        EmptyBody::parse(request.body.root()).map(|_| ShopCommand::DeliverOrder { order_id })
     };
     door.order_verb("deliver", &id, request, parse, Waits::No).await
 }
 
 async fn refund(State(door): State<Door>, Path(id): Path<String>, request: Request) -> Answer {
     let parse = |order_id, request: &CommandRequest| {
-        RefundBody::parse(&request.body).map(|body| ShopCommand::RefundOrder {
+        RefundBody::parse(request.body.root()).map(|body| ShopCommand::RefundOrder {
             order_id,
             amount: body.amount,
             reason: body.reason,
@@ -137,7 +137,8 @@ impl Door {
         let resource = order_id.stream();
         let accepted = self.ask(Asked { request, verb, resource, command }).await?;
         if let (Waits::ForSaga, Some(wait)) = (waits, accepted.wait)
-            && let Some((order, positions)) = self.settled(order_id, &accepted, wait).await?
+            // Boxed, for few ask for it and its room would be part of every request's.
+            && let Some((order, positions)) = Box::pin(self.settled(order_id, &accepted, wait)).await?
         {
             return Ok(reply(&accepted, &order, &positions).preference_applied(wait).into_response());
         }

@@ -46,7 +46,7 @@ async fn authorize(State(door): State<Door>, request: Request) -> Answer {
     let (parts, body) = request.into_parts();
     let request = command_request(&parts, body).await?;
     let payment_id = PaymentId::of_command(request.id);
-    let command = AuthorizePaymentBody::parse(&request.body).map(|body| ShopCommand::AuthorizePayment {
+    let command = AuthorizePaymentBody::parse(request.body.root()).map(|body| ShopCommand::AuthorizePayment {
         payment_id,
         order_id: body.order_id.map(OrderId),
         amount: body.amount,
@@ -57,7 +57,7 @@ async fn authorize(State(door): State<Door>, request: Request) -> Answer {
 
 async fn capture(State(door): State<Door>, Path(id): Path<String>, request: Request) -> Answer {
     door.payment_verb("capture", &id, request, |payment_id, _, request| {
-        CapturePaymentBody::parse(&request.body)
+        CapturePaymentBody::parse(request.body.root())
             .map(|body| ShopCommand::CapturePayment { payment_id, amount: body.amount })
     })
     .await
@@ -65,14 +65,14 @@ async fn capture(State(door): State<Door>, Path(id): Path<String>, request: Requ
 
 async fn void(State(door): State<Door>, Path(id): Path<String>, request: Request) -> Answer {
     door.payment_verb("void", &id, request, |payment_id, _, request| {
-        EmptyBody::parse(&request.body).map(|_| ShopCommand::VoidPayment { payment_id })
+        EmptyBody::parse(request.body.root()).map(|_| ShopCommand::VoidPayment { payment_id })
     })
     .await
 }
 
 async fn refund(State(door): State<Door>, Path(id): Path<String>, request: Request) -> Answer {
     door.payment_verb("refund", &id, request, |payment_id, checkout_of, request| {
-        RefundBody::parse(&request.body).map(|body| ShopCommand::RefundPayment {
+        RefundBody::parse(request.body.root()).map(|body| ShopCommand::RefundPayment {
             payment_id,
             checkout_of,
             amount: body.amount,

@@ -37,7 +37,7 @@ impl Door {
         let (parts, body) = request.into_parts();
         let request = command_request(&parts, body).await?;
         let Some(order_id) = path_uuid(id).map(OrderId) else { return Err(shop_problem(SAGA_NOT_FOUND)) };
-        let command = DecideSagaBody::parse(&request.body).map(|body| ShopCommand::DecideSaga {
+        let command = DecideSagaBody::parse(request.body.root()).map(|body| ShopCommand::DecideSaga {
             order_id,
             decision,
             reason: body.reason,

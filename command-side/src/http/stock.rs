@@ -8,6 +8,7 @@ use chassis::body::{CommandRequest, bare_command_request, command_request};
 use chassis::problem::Problem;
 use chassis::respond::Reply;
 use domain::ShopState;
+use engine::json::Json;
 use engine::message::FieldError;
 use engine::position::Version;
 use http::StatusCode;
@@ -15,7 +16,6 @@ use schemas::command::{ReservationVerb, ShopCommand};
 use schemas::id::{LocationId, ReservationId, Sku, stock_stream};
 use schemas::problem::{RESERVATION_NOT_FOUND, STOCK_NOT_FOUND};
 use schemas::request::{AdjustStockBody, CountStockBody, EmptyBody, ReceiveStockBody, ReserveStockBody, named_id};
-use serde_json::Value;
 
 use super::door::{Accepted, Asked, Door, path_uuid, shop_problem};
 
@@ -72,9 +72,9 @@ async fn reserve(State(door): State<Door>, Path(location): Path<String>, request
     let (parts, body) = request.into_parts();
     let request = command_request(&parts, body).await?;
     let Ok(location_id) = LocationId::new(&location) else { return Err(shop_problem(STOCK_NOT_FOUND)) };
-    let reservation_id =
-        named_id(&request.body, "reservation_id").map_or_else(|| ReservationId::of_command(request.id), ReservationId);
-    let command = ReserveStockBody::parse(&request.body).map(|body| ShopCommand::ReserveStock {
+    let reservation_id = named_id(request.body.root(), "reservation_id")
+        .map_or_else(|| ReservationId::of_command(request.id), ReservationId);
+    let command = ReserveStockBody::parse(request.body.root()).map(|body| ShopCommand::ReserveStock {
         location_id: location_id.clone(),
         reservation_id,
         lines: body.lines,
@@ -98,7 +98,7 @@ impl Door {
         verb: &'static str,
         (location, sku): Place,
         request: Request,
-        parse: impl FnOnce(LocationId, Sku, &Value) -> Result<ShopCommand, Vec<FieldError>>,
+        parse: impl FnOnce(LocationId, Sku, Json<'_>) -> Result<ShopCommand, Vec<FieldError>>,
     ) -> Answer {
         let (parts, body) = request.into_parts();
         let request = command_request(&parts, body).await?;
@@ -107,7 +107,7 @@ impl Door {
         };
         let resource = stock_stream(&location, &sku);
         let path = format!("/v1/stock/{location}/{sku}");
-        let command = parse(location, sku, &request.body);
+        let command = parse(location, sku, request.body.root());
         let accepted = self.ask(Asked { request, verb, resource, command }).await?;
         // Stock streams are long: the record holds the counters as they were after it.
         let Some(stock) = &accepted.decided.outcome.answer else {
@@ -135,7 +135,7 @@ impl Door {
             Some(ShopState::Reservation(reservation)) => reservation.shown.lines.clone(),
             _ => Vec::new(),
         };
-        let command = EmptyBody::parse(&request.body)
+        let command = EmptyBody::parse(request.body.root())
             .map(|_| make(ReservationVerb { location_id: location_id.clone(), reservation_id, lines, order_id: None }));
         self.reservation(verb, reservation_id, &location_id, request, command).await
     }

@@ -4,6 +4,7 @@
 
 use std::panic::AssertUnwindSafe;
 use std::sync::Arc;
+use std::sync::atomic::AtomicBool;
 use std::time::Instant;
 
 use axum::Router;
@@ -17,6 +18,7 @@ use tower::Service;
 use tracing::Instrument;
 
 use crate::context::RequestContext;
+use crate::gate::{self, Gates, Turn};
 use crate::headers::{REQUEST_ID, SERVER_TIMING, percent_decode};
 use crate::problem::{PROBLEM_JSON, Problem};
 use crate::respond;
@@ -31,6 +33,7 @@ const PATH_BYTES_SHOWN: usize = 256;
 pub struct App {
     router: Router,
     gauges: Arc<Gauges>,
+    gates: Option<Gates>,
 }
 
 /// Registered once: looking a metric up by name and labels costs more than counting.
@@ -60,11 +63,27 @@ impl App {
                 in_flight: metrics::gauge!("docket_http_requests_in_flight"),
                 panics: metrics::counter!("docket_http_panics_total"),
             }),
+            gates: None,
         }
+    }
+
+    /// The same behind gates: what is too much waits, and is turned away if it has waited too long.
+    #[must_use]
+    pub fn behind(self, gates: Gates) -> Self {
+        Self { gates: Some(gates), ..self }
     }
 
     /// Answers one request. Never fails and never panics.
     pub async fn handle<B>(&self, request: Request<B>) -> Response
+    where
+        B: HttpBody<Data = Bytes> + Send + 'static,
+        B::Error: Into<axum::BoxError>,
+    {
+        self.handle_until(request, None).await
+    }
+
+    /// Answers one request whose client hangs up when `gone` is set: what it has not begun by then it leaves.
+    pub(crate) async fn handle_until<B>(&self, request: Request<B>, gone: Option<Arc<AtomicBool>>) -> Response
     where
         B: HttpBody<Data = Bytes> + Send + 'static,
         B::Error: Into<axum::BoxError>,
@@ -77,7 +96,14 @@ impl App {
             method = %request.method(),
             path = shown(request.uri().path()),
         );
-        context.scope(self.answer(context, request).instrument(span)).await
+        let gate = self.gates.as_ref().and_then(|gates| gates.before(request.method(), request.uri().path()));
+        match gate {
+            Some(gate) => {
+                let turn = Turn::new(Some(gate), gone);
+                context.scope(turn.scope(self.answer(context, request).instrument(span))).await
+            }
+            None => context.scope(self.answer(context, request).instrument(span)).await,
+        }
     }
 
     async fn answer<B>(&self, context: RequestContext, request: Request<B>) -> Response
@@ -86,7 +112,12 @@ impl App {
         B::Error: Into<axum::BoxError>,
     {
         let _in_flight = InFlight::enter(&self.gauges.in_flight);
-        let mut response = match refuse(&request) {
+        let refusal = match refuse(&request) {
+            // Commands have their turn once they have come whole: a slow client must not keep others from their place.
+            None if !context.is_command => gate::turn().await.err().map(Problem::into_response),
+            refusal => refusal,
+        };
+        let mut response = match refusal {
             Some(refusal) => refusal,
             None => {
                 let answer = self.router.clone().call(request.map(Body::new));
@@ -141,7 +172,7 @@ impl Drop for InFlight<'_> {
 fn refuse<B>(request: &Request<B>) -> Option<Response> {
     let headers = request.headers();
     if headers.len() > HEADER_FIELDS_MAX {
-        let mut response = StatusCode::REQUEST_HEADER_FIELDS_TOO_LARGE.into_response();
+        let mut response = Problem::head_too_large().into_response();
         response.headers_mut().insert(CONNECTION, HeaderValue::from_static("close"));
         return Some(response);
     }
@@ -183,7 +214,7 @@ fn finish(response: &mut Response, context: &RequestContext) {
     let status = response.status();
     if status.is_client_error() || status.is_server_error() {
         let is_problem = response.headers().get(CONTENT_TYPE).is_some_and(|media| media == PROBLEM_JSON);
-        if !is_problem && status != StatusCode::REQUEST_HEADER_FIELDS_TOO_LARGE {
+        if !is_problem {
             replace(response);
         }
         if status == StatusCode::METHOD_NOT_ALLOWED {

@@ -5,14 +5,15 @@ use std::time::Duration;
 
 use axum::body::{Body, HttpBody};
 use bytes::{Bytes, BytesMut};
+use engine::json::Document;
 use engine::message::{CommandId, FieldError, Precondition, Provenance};
 use engine::position::Positions;
 use http::header::{CONTENT_LENGTH, EXPECT};
 use http::{HeaderMap, request};
 use http_body_util::BodyExt;
-use serde_json::Value;
 use tokio::time::{Instant, timeout_at};
 
+use crate::gate;
 use crate::headers;
 use crate::problem::{Problem, codes};
 use crate::query::Query;
@@ -67,7 +68,7 @@ pub struct CommandRequest {
     /// Its `Docket-Actor`, `Docket-Reason` and `traceparent`.
     pub provenance: Provenance,
     /// Its body; not necessarily an object.
-    pub body: Value,
+    pub body: Document,
     /// Its query's parameters, each a fault: commands take none. Told with those of the fields.
     pub parameters: Vec<FieldError>,
 }
@@ -151,8 +152,10 @@ async fn take(
     if declared.is_some_and(|length| length != bytes.len() as u64) {
         return Err(Problem::malformed_body("the body broke off"));
     }
+    // All that waiting in line could keep from others has come; what costs time begins.
+    gate::turn().await?;
     let body = if bytes.is_empty() && emptiness == Emptiness::IsAnObject {
-        Value::Object(serde_json::Map::new())
+        Document::empty_object()
     } else {
         parse_json(&bytes)?
     };

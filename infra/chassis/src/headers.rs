@@ -26,6 +26,9 @@ pub const IDEMPOTENCY_KEY: HeaderName = HeaderName::from_static("idempotency-key
 pub const IDEMPOTENCY_REPLAYED: HeaderName = HeaderName::from_static("idempotency-replayed");
 /// `Docket-Position`: what an answer wrote or reflects.
 pub const DOCKET_POSITION: HeaderName = HeaderName::from_static("docket-position");
+/// `Docket-Dropped`: the version from which on events are missing in what is shown. An operator gave up what could not be
+/// folded.
+pub const DOCKET_DROPPED: HeaderName = HeaderName::from_static("docket-dropped");
 /// `Docket-Min-Position`: what an answer must reflect at least.
 pub const DOCKET_MIN_POSITION: HeaderName = HeaderName::from_static("docket-min-position");
 /// `Docket-Actor`: who asks.

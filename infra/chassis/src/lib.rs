@@ -12,6 +12,7 @@ pub mod body;
 pub mod config;
 pub mod context;
 pub mod cursor;
+pub mod gate;
 pub mod headers;
 pub mod health;
 pub mod metrics;

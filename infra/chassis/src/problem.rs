@@ -252,6 +252,11 @@ impl Problem {
         Self::new(codes::COMMAND_EXPIRED, "the key is older than what is remembered, so the command is not run")
     }
 
+    /// 431.
+    pub fn head_too_large() -> Self {
+        Self::new(codes::HEAD_TOO_LARGE, codes::HEAD_TOO_LARGE.title)
+    }
+
     /// 503.
     pub fn overloaded() -> Self {
         Self::new(codes::OVERLOADED, "too busy to take this now")

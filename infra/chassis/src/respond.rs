@@ -49,9 +49,10 @@ impl Reply {
 
     /// `value` as JSON of a media type of its own, such as `application/json-patch+json`.
     pub fn typed_json<T: Serialize + ?Sized>(status: StatusCode, media: &'static str, value: &T) -> Self {
-        let mut body = BytesMut::with_capacity(512).writer();
+        // An order of three lines has 900 bytes; and a plain vector is written to faster than shared bytes are.
+        let mut body = Vec::with_capacity(1_024);
         match serde_json::to_writer(&mut body, value) {
-            Ok(()) => Self::bytes(status, media, body.into_inner().freeze()),
+            Ok(()) => Self::bytes(status, media, body.into()),
             Err(error) => {
                 tracing::error!(%error, "an answer could not be written as JSON");
                 let problem = Problem::internal();

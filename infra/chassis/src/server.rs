@@ -2,14 +2,16 @@
 //! hold it, and drains when asked. hyper's own header timer also counts the pause between two requests, and is set anew
 //! for each of them; the watchdog tells "idle" from "sending a head" and costs a busy connection nothing.
 //!
-//! What hyper cannot read as a request (400), or has too large a head (431), it answers itself and closes: no body says
-//! why, because nothing behind it gets to see the request.
+//! What hyper cannot read as a request (400), or has too large a head (431), it answers itself and closes; `refusal` puts
+//! our words in place of its own. Where there is no room for another connection, the longest idle one goes; where none is
+//! idle, the newcomer is told so and heard out for a moment, so that it gets to read it.
 
 use std::convert::Infallible;
 use std::io;
 use std::net::SocketAddr;
 use std::pin::{Pin, pin};
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::task::{Context, Poll};
 use std::time::Duration;
 
@@ -21,7 +23,9 @@ use hyper::body::{Body as _, Incoming};
 use hyper::server::conn::http1;
 use hyper::service::service_fn;
 use hyper_util::rt::TokioIo;
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::{TcpListener, TcpStream};
+use tokio::sync::Semaphore;
 use tokio::time::{Instant, sleep, sleep_until, timeout};
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
@@ -29,6 +33,7 @@ use tokio_util::task::TaskTracker;
 use crate::app::App;
 
 mod activity;
+mod refusal;
 mod slots;
 
 use activity::{Activity, Verdict, Watched};
@@ -77,6 +82,9 @@ impl Default for Limits {
 const BUFFER_BYTES_MAX: usize = 64 * 1024;
 /// How long a connection that has not sent a byte may still do so once the server drains.
 const DRAIN_IDLE_GRACE: Duration = Duration::from_millis(250);
+/// Most newcomers without a place who are told so at a time, and how long that may take; further ones are just closed.
+const TURNED_AWAY_MAX: usize = 256;
+const TURNED_AWAY_TIME_MAX: Duration = Duration::from_secs(1);
 /// First and longest pause after `accept` failed for want of file descriptors or memory.
 const ACCEPT_PAUSE: (Duration, Duration) = (Duration::from_millis(10), Duration::from_secs(1));
 
@@ -144,25 +152,26 @@ impl Server {
         let refused = metrics::counter!("docket_http_connections_refused_total");
         let tasks = TaskTracker::new();
         let kill = CancellationToken::new();
+        let turned_away = Arc::new(Semaphore::new(TURNED_AWAY_MAX));
         let mut pause = ACCEPT_PAUSE.0;
         while let Some(accepted) = shutdown.run_until_cancelled(listener.accept()).await {
             match accepted {
                 Ok((stream, peer)) => {
                     pause = ACCEPT_PAUSE.0;
-                    match slots.take(peer.ip(), gauge.clone()) {
-                        Some(slot) => {
-                            let connection = Connection {
-                                app: app.clone(),
-                                limits,
-                                shutdown: shutdown.clone(),
-                                kill: kill.clone(),
-                                _slot: slot,
-                            };
-                            tasks.spawn(connection.serve(stream));
-                        }
-                        None => {
-                            refused.increment(1);
-                            turn_away(stream);
+                    let activity = Arc::new(Activity::new(Instant::now(), &limits));
+                    let close = kill.child_token();
+                    if let Some(slot) = slots.take(peer.ip(), &activity, &close, gauge.clone()) {
+                        let (app, shutdown) = (app.clone(), shutdown.clone());
+                        let connection = Connection { app, limits, shutdown, close, activity, _slot: slot };
+                        tasks.spawn(connection.serve(stream));
+                    } else {
+                        refused.increment(1);
+                        if let Ok(place) = Arc::clone(&turned_away).try_acquire_owned() {
+                            let close = kill.clone();
+                            tasks.spawn(async move {
+                                let _place = place;
+                                close.run_until_cancelled(turn_away(stream)).await;
+                            });
                         }
                     }
                 }
@@ -191,23 +200,27 @@ fn is_of_one_connection(error: &io::Error) -> bool {
     matches!(error.kind(), ConnectionAborted | ConnectionRefused | ConnectionReset)
 }
 
-/// Says why in one packet, if the socket takes it, and closes.
-fn turn_away(stream: TcpStream) {
-    use std::io::Write;
-
+/// Says why, and hears the client out for a moment: closing while it sends would reset the connection, and the reset could
+/// overtake the answer.
+async fn turn_away(mut stream: TcpStream) {
     const BODY: &str = concat!(
         r#"{"type":"https://docket.dev/problems/overloaded","title":"Too busy to take this now","status":503,"#,
         r#""code":"overloaded","detail":"too many connections","outcome":"unknown"}"#
     );
-    if let Ok(mut stream) = stream.into_std() {
-        let answer = format!(
-            "HTTP/1.1 503 Service Unavailable\r\ncontent-type: application/problem+json\r\nretry-after: 1\r\n\
-             connection: close\r\ncontent-length: {}\r\n\r\n{BODY}",
-            BODY.len()
-        );
-        // A client that is gone already needs no answer.
-        let _ = stream.write(answer.as_bytes());
-    }
+    let answer = format!(
+        "HTTP/1.1 503 Service Unavailable\r\ncontent-type: application/problem+json\r\nretry-after: 1\r\n\
+         connection: close\r\ncontent-length: {}\r\n\r\n{BODY}",
+        BODY.len()
+    );
+    let telling = async {
+        stream.write_all(answer.as_bytes()).await?;
+        stream.shutdown().await?;
+        let mut dropped = [0; 4096];
+        while stream.read(&mut dropped).await? > 0 {}
+        io::Result::Ok(())
+    };
+    // A client that is gone already needs no answer.
+    let _ = timeout(TURNED_AWAY_TIME_MAX, telling).await;
 }
 
 /// One connection and what its task needs.
@@ -215,7 +228,8 @@ struct Connection {
     app: App,
     limits: Limits,
     shutdown: CancellationToken,
-    kill: CancellationToken,
+    close: CancellationToken,
+    activity: Arc<Activity>,
     _slot: Slot,
 }
 
@@ -223,7 +237,7 @@ impl Connection {
     async fn serve(self, stream: TcpStream) {
         // Answers are small and whole: waiting for more to send would only delay them.
         let _ = stream.set_nodelay(true);
-        let activity = Arc::new(Activity::new(Instant::now(), &self.limits));
+        let activity = Arc::clone(&self.activity);
         let io = TokioIo::new(Watched::new(stream, Arc::clone(&activity)));
         let app = &self.app;
         let seen = &activity;
@@ -243,7 +257,7 @@ impl Connection {
         let mut connection = pin!(connection);
         let mut watchdog = pin!(sleep_until(activity.deadline()));
         let mut shutdown = pin!(self.shutdown.cancelled());
-        let mut kill = pin!(self.kill.cancelled());
+        let mut close = pin!(self.close.cancelled());
         let mut draining = false;
         std::future::poll_fn(|context| {
             if let Poll::Ready(result) = connection.as_mut().poll(context) {
@@ -253,7 +267,7 @@ impl Connection {
                 }
                 return Poll::Ready(());
             }
-            if kill.as_mut().poll(context).is_ready() {
+            if close.as_mut().poll(context).is_ready() {
                 return Poll::Ready(());
             }
             if !draining && shutdown.as_mut().poll(context).is_ready() {
@@ -285,8 +299,8 @@ impl Connection {
 enum Finished {
     /// Nothing is lost if nobody waits.
     Read(Answer),
-    /// Goes on by itself if dropped before its end.
-    Command(Option<Answer>),
+    /// Goes on by itself if dropped before its end, unless it still waits for its turn: that is what the flag is for.
+    Command(Option<Answer>, Arc<AtomicBool>),
 }
 
 type Answer = Pin<Box<dyn Future<Output = Response<Body>> + Send>>;
@@ -296,8 +310,12 @@ impl Finished {
         let reads = matches!(*request.method(), Method::GET | Method::HEAD | Method::OPTIONS);
         // Of a chunked body that breaks off nobody could tell that it did.
         let whole = request.headers().contains_key(CONTENT_LENGTH) || request.body().is_end_stream();
-        let answer: Answer = Box::pin(async move { app.handle(request).await });
-        if reads || !whole { Self::Read(answer) } else { Self::Command(Some(answer)) }
+        if reads || !whole {
+            return Self::Read(Box::pin(async move { app.handle(request).await }));
+        }
+        let gone = Arc::new(AtomicBool::new(false));
+        let told = Arc::clone(&gone);
+        Self::Command(Some(Box::pin(async move { app.handle_until(request, Some(told)).await })), gone)
     }
 }
 
@@ -307,7 +325,7 @@ impl Future for Finished {
     fn poll(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<Self::Output> {
         match &mut *self {
             Self::Read(answer) => answer.as_mut().poll(context),
-            Self::Command(command) => {
+            Self::Command(command, _) => {
                 let Some(answer) = command else { return Poll::Pending };
                 let response = std::task::ready!(answer.as_mut().poll(context));
                 *command = None;
@@ -319,10 +337,11 @@ impl Future for Finished {
 
 impl Drop for Finished {
     fn drop(&mut self) {
-        if let Self::Command(command) = self
+        if let Self::Command(command, gone) = self
             && let Some(answer) = command.take()
             && let Ok(runtime) = tokio::runtime::Handle::try_current()
         {
+            gone.store(true, Ordering::Relaxed);
             runtime.spawn(answer);
         }
     }

@@ -53,3 +53,11 @@ pub(crate) fn is_full(error: &io::Error) -> bool {
         Some(rustix::io::Errno::NOSPC | rustix::io::Errno::DQUOT | rustix::io::Errno::FBIG)
     )
 }
+
+/// Whether the process has no file descriptor left: nothing was done, and it passes when somebody closes a file.
+pub(crate) fn is_out_of_descriptors(error: &io::Error) -> bool {
+    matches!(
+        error.raw_os_error().map(rustix::io::Errno::from_raw_os_error),
+        Some(rustix::io::Errno::MFILE | rustix::io::Errno::NFILE)
+    )
+}

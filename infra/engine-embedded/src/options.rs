@@ -21,7 +21,7 @@ pub(crate) const SEAL_AFTER: Duration = Duration::from_millis(50);
 /// somebody does not, and the record is delivered as unknown.
 pub(crate) const QUEUE_BYTES_MAX: usize = 1 << 30;
 /// Most bytes of groups kept in memory for readers at the end of the log.
-pub(crate) const TAIL_BYTES_MAX: usize = 8 << 20;
+pub(crate) const TAIL_BYTES_MAX: usize = 4 << 20;
 /// Most records kept in memory for readers at the end of the log.
 pub(crate) const TAIL_RECORDS_MAX: usize = 64 << 10;
 /// Most bytes of verified blocks kept for readers.

@@ -9,6 +9,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::mpsc::{Sender, channel};
 use std::thread::JoinHandle;
+use std::time::Duration;
 
 use engine::position::LogId;
 use parking_lot::{Condvar, Mutex};
@@ -20,7 +21,10 @@ use crate::index::SegmentIndex;
 use crate::store::write_index;
 
 /// Zeros written between two flushes: so much, and no more, can a group's flush find in its way.
-const ZEROS_BYTES: usize = 1 << 20;
+const ZEROS_BYTES: usize = 256 << 10;
+/// Between two such writes, unless the writer waits for the segment: a group's flush then rarely finds one in its way.
+/// 2 ms: a segment of 64 MiB takes most of a second, and half a segment is left to be written when it is begun.
+const PAUSE: Duration = Duration::from_millis(2);
 
 /// A file of durable zeros.
 pub(crate) struct Spare {
@@ -48,6 +52,8 @@ struct Shared {
     slot: Mutex<Slot>,
     changed: Condvar,
     closing: AtomicBool,
+    /// Whether the writer waits for what is being made.
+    awaited: AtomicBool,
 }
 
 enum Slot {
@@ -66,6 +72,7 @@ impl Spares {
             slot: Mutex::new(Slot::Empty),
             changed: Condvar::new(),
             closing: AtomicBool::new(false),
+            awaited: AtomicBool::new(false),
         });
         let (jobs, received) = channel();
         let thread = std::thread::Builder::new().name("docket-log-spare".to_owned()).spawn({
@@ -96,10 +103,17 @@ impl Spares {
     pub(crate) fn take(&self, bytes: u64) -> io::Result<Spare> {
         let mut slot = self.shared.slot.lock();
         let mut asked = false;
+        self.shared.awaited.store(true, Ordering::Relaxed);
         loop {
             match std::mem::replace(&mut *slot, Slot::Empty) {
-                Slot::Ready(spare) if spare.bytes >= bytes => return Ok(spare),
-                Slot::Failed(error) if asked => return Err(error),
+                Slot::Ready(spare) if spare.bytes >= bytes => {
+                    self.shared.awaited.store(false, Ordering::Relaxed);
+                    return Ok(spare);
+                }
+                Slot::Failed(error) if asked => {
+                    self.shared.awaited.store(false, Ordering::Relaxed);
+                    return Err(error);
+                }
                 Slot::Making => {
                     *slot = Slot::Making;
                     self.shared.changed.wait(&mut slot);
@@ -141,7 +155,11 @@ impl Shared {
         let path = self.directory.join(SPARE);
         let made = match reuse(&path, bytes) {
             Some(spare) => Ok(spare),
-            None => make_zeros(&*self.disk, &path, bytes, &self.closing),
+            None => make_zeros_between(&*self.disk, &path, bytes, &self.closing, || {
+                if !self.awaited.load(Ordering::Relaxed) {
+                    std::thread::sleep(PAUSE);
+                }
+            }),
         };
         *self.slot.lock() = match made {
             Ok(spare) => Slot::Ready(spare),
@@ -173,7 +191,18 @@ fn reuse(path: &Path, bytes: u64) -> Option<Spare> {
 
 /// Makes a file of durable zeros. Leaves nothing behind if it fails.
 pub(crate) fn make_zeros(disk: &dyn Disk, path: &Path, bytes: u64, closing: &AtomicBool) -> io::Result<Spare> {
-    let made = fill(disk, path, bytes, closing);
+    make_zeros_between(disk, path, bytes, closing, || {})
+}
+
+/// The same, with a pause after each write.
+fn make_zeros_between(
+    disk: &dyn Disk,
+    path: &Path,
+    bytes: u64,
+    closing: &AtomicBool,
+    pause: impl Fn(),
+) -> io::Result<Spare> {
+    let made = fill(disk, path, bytes, closing, pause);
     if made.is_err()
         && let Err(error) = std::fs::remove_file(path)
         && error.kind() != io::ErrorKind::NotFound
@@ -183,7 +212,7 @@ pub(crate) fn make_zeros(disk: &dyn Disk, path: &Path, bytes: u64, closing: &Ato
     made
 }
 
-fn fill(disk: &dyn Disk, path: &Path, bytes: u64, closing: &AtomicBool) -> io::Result<Spare> {
+fn fill(disk: &dyn Disk, path: &Path, bytes: u64, closing: &AtomicBool, pause: impl Fn()) -> io::Result<Spare> {
     let file = OpenOptions::new().create(true).truncate(true).read(true).write(true).open(path)?;
     disk.reserve(&file, bytes)?;
     let zeros = vec![0; ZEROS_BYTES];
@@ -196,6 +225,9 @@ fn fill(disk: &dyn Disk, path: &Path, bytes: u64, closing: &AtomicBool) -> io::R
         disk.write_all_at(&file, &zeros[..len], position)?;
         disk.sync_data(&file)?;
         position += len as u64;
+        if position < bytes {
+            pause();
+        }
     }
     Ok(Spare { path: path.to_owned(), file, bytes })
 }

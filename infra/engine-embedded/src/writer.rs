@@ -15,13 +15,17 @@ use engine::log::{AppendError, Appender, Delivery, DeliverySink, RECORD_BYTES_MA
 use engine::position::{Offset, Partition};
 use parking_lot::{Condvar, Mutex};
 
-use crate::disk::{Disk, is_full};
+use crate::disk::{Disk, is_full, is_out_of_descriptors};
 use crate::files::segment_path;
 use crate::index::SegmentIndex;
 use crate::layout::{Chain, FRAME_HEADER_BYTES, GROUP_HEADER_BYTES, Place, SegmentHeader, encode_group, group_bytes};
 use crate::options::{QUEUE_BYTES_MAX, SEAL_AFTER, TAIL_BYTES_MAX, TAIL_RECORDS_MAX};
 use crate::spare::{Spare, Spares};
 use crate::store::{Active, Store};
+
+/// How often, and how long after each other, a file descriptor is looked for: for a minute.
+const DESCRIPTOR_LOOKS_MAX: u32 = 6_000;
+const DESCRIPTOR_STEP: std::time::Duration = std::time::Duration::from_millis(10);
 
 /// What appenders, the writer and the log share.
 pub(crate) struct Hub {
@@ -109,30 +113,32 @@ pub(crate) struct QueueAppender {
 
 impl Appender for QueueAppender {
     fn append(&mut self, tag: u64, record: Bytes) {
+        self.append_all(&mut vec![(tag, record)]);
+    }
+
+    fn append_all(&mut self, records: &mut Vec<(u64, Bytes)>) {
+        let queued_at = Instant::now();
         let mut queue = self.hub.queue.lock();
         if queue.closed {
             drop(queue);
             // The log's own thread is gone, so this one has to say it.
-            self.sink.delivered(vec![Delivery { tag, result: Err(AppendError::Stopped) }]);
+            let stopped = |(tag, _)| Delivery { tag, result: Err(AppendError::Stopped) };
+            self.sink.delivered(records.drain(..).map(stopped).collect());
             return;
         }
-        let refused = if record.len() > RECORD_BYTES_MAX {
-            Some(AppendError::TooLarge)
-        } else if queue.bytes + record.len() > QUEUE_BYTES_MAX {
-            Some(AppendError::Unknown)
-        } else {
-            None
-        };
-        let record = if refused.is_some() { Bytes::new() } else { record };
-        queue.bytes += record.len();
-        queue.records.push_back(Pending {
-            partition: self.partition.0,
-            tag,
-            refused,
-            record,
-            sink: Arc::clone(&self.sink),
-            queued_at: Instant::now(),
-        });
+        for (tag, record) in records.drain(..) {
+            let refused = if record.len() > RECORD_BYTES_MAX {
+                Some(AppendError::TooLarge)
+            } else if queue.bytes + record.len() > QUEUE_BYTES_MAX {
+                Some(AppendError::Unknown)
+            } else {
+                None
+            };
+            let record = if refused.is_some() { Bytes::new() } else { record };
+            queue.bytes += record.len();
+            let (partition, sink) = (self.partition.0, Arc::clone(&self.sink));
+            queue.records.push_back(Pending { partition, tag, refused, record, sink, queued_at });
+        }
         if queue.writer_waits {
             queue.writer_waits = false;
             drop(queue);
@@ -324,10 +330,14 @@ impl Writer {
     /// Goes on in a new segment that has room for `needed` bytes of groups.
     fn roll(&mut self, needed: u64) -> Result<(), Trouble> {
         let start = SegmentHeader::len(self.chain.next_offsets.len()) as u64;
-        let spare = self
-            .spares
-            .take(self.segment_bytes.max(start + needed))
-            .map_err(|error| if is_full(&error) { Trouble::Full(error) } else { Trouble::Failed("make", error) })?;
+        let spare = self.spares.take(self.segment_bytes.max(start + needed)).map_err(|error| {
+            // Without a descriptor there is no room for another file, and nothing was begun.
+            if is_full(&error) || is_out_of_descriptors(&error) {
+                Trouble::Full(error)
+            } else {
+                Trouble::Failed("make", error)
+            }
+        })?;
         let segment = self.header.segment + 1;
         let header = SegmentHeader {
             log: self.header.log,
@@ -348,6 +358,17 @@ impl Writer {
         Ok(())
     }
 
+    /// Waits, but not for ever, for a descriptor to flush the directory with: all that hangs on it is who waits anyway.
+    fn sync_names(&self) -> io::Result<()> {
+        for _ in 0..DESCRIPTOR_LOOKS_MAX {
+            match self.disk.sync_directory(&self.directory) {
+                Err(error) if is_out_of_descriptors(&error) => std::thread::sleep(DESCRIPTOR_STEP),
+                done => return done,
+            }
+        }
+        self.disk.sync_directory(&self.directory)
+    }
+
     /// Gives a spare its header, then its name: a segment that has a name has a whole header.
     fn name_segment(&self, spare: Spare, header: &SegmentHeader) -> Result<File, Trouble> {
         let full_or_failed =
@@ -356,7 +377,7 @@ impl Writer {
         self.disk.sync_data(&spare.file).map_err(|error| Trouble::Failed("flush", error))?;
         let path = segment_path(&self.directory, header.segment);
         self.disk.rename(&spare.path, &path).map_err(full_or_failed("name"))?;
-        self.disk.sync_directory(&self.directory).map_err(|error| Trouble::Failed("flush the name of", error))?;
+        self.sync_names().map_err(|error| Trouble::Failed("flush the name of", error))?;
         Ok(spare.file)
     }
 

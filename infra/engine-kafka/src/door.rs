@@ -74,6 +74,9 @@ impl ClientContext for Caller {
         let turned_away = match error.rdkafka_error_code() {
             Some(RDKafkaErrorCode::Authentication) => TurnedAway::Password(reason.to_owned()),
             Some(RDKafkaErrorCode::SSL) => TurnedAway::Certificate(reason.to_owned()),
+            // Who shows no certificate, or one that is not trusted, learns of it only by an alert once the connection is
+            // there (TLS 1.3), and that passes for a broken connection.
+            _ if reason.contains("alert") => TurnedAway::Certificate(reason.to_owned()),
             _ => return,
         };
         // The first reason: those that follow may be of our own giving up.

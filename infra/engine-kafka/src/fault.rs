@@ -37,8 +37,9 @@ pub enum KafkaFault {
     /// This node and the brokers cannot agree on an encrypted connection.
     #[error(
         "no encrypted connection to the brokers at {brokers}: {why}. Check that tls_ca_file holds the authority that \
-         signed the brokers' certificates, that these name the hosts as they are addressed, and that TLS is spoken at \
-         these ports"
+         signed the brokers' certificates, that these name the hosts as they are addressed, that TLS is spoken at \
+         these ports, and, if the brokers ask for a certificate, that tls_certificate_file and tls_key_file name one \
+         that they trust"
     )]
     Certificate {
         /// The addresses tried.

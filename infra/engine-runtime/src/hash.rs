@@ -40,9 +40,12 @@ impl Hasher for QuickHasher {
         for word in words {
             self.fold(u64::from_le_bytes(*word));
         }
-        let mut last = [0; 8];
-        last[..rest.len()].copy_from_slice(rest);
-        self.fold(u64::from_le_bytes(last) ^ bytes.len() as u64);
+        // The rest together with what stands before it, if there is a word of it: a copy of so few bytes costs a call.
+        let last = match bytes.last_chunk::<8>() {
+            Some(word) => u64::from_le_bytes(*word),
+            None => rest.iter().fold(0, |word, byte| word << 8 | u64::from(*byte)),
+        };
+        self.fold(last ^ bytes.len() as u64);
     }
 
     fn write_u64(&mut self, word: u64) {

@@ -69,6 +69,11 @@ impl<R: Reactor> History<R> {
         &self.inner.store
     }
 
+    /// Reads under way: [`READS_MAX`] at most.
+    pub fn reading(&self) -> usize {
+        READS_MAX.saturating_sub(self.reads.available_permits())
+    }
+
     /// The commit at `position`, which must be effective (the index and remembered ids only name such).
     pub async fn record_at(&self, position: Position) -> Result<Commit, HistoryFault> {
         self.read(move |inner| inner.record_at(position)).await

@@ -14,6 +14,7 @@ mod queue;
 pub mod remote;
 pub mod store;
 pub mod system;
+mod waiting;
 pub mod wanted;
 pub mod watch;
 

@@ -9,6 +9,7 @@ mod growth;
 mod inbox;
 mod inquiry;
 mod loader;
+mod measure;
 mod parts;
 mod reading;
 mod replay;

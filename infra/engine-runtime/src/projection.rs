@@ -3,27 +3,40 @@
 //! node's to feed ([`Sharing`]), and an ear for what the others fed. Woken by the log, never polling. What it cannot fold it parks by stream, visibly, and goes on
 //! with the others. It has no way to issue a command.
 
+pub mod cache;
+mod check;
 mod folder;
+mod operations;
+mod parking;
 mod published;
 mod rows;
+mod scan;
 mod shared;
+mod tail;
 mod worker;
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
+use std::sync::atomic::Ordering;
 use std::time::Duration;
 
-use engine::log::Log;
+use engine::cache::Tail;
+use engine::log::{Log, WakerGuard};
 use engine::ports::Clock;
 use engine::position::{Checkpoint, Offset, Partition, Position, Positions, Version};
 use engine::read_store::{Progress, ReadStore, StoreFault};
 use engine::record::Genesis;
 use engine::stream::{StreamId, StreamName, Tenant};
+use engine::time::Timestamp;
 use engine::view::{Column, ColumnKind, Table, View};
+use metrics::gauge;
 use serde::{Deserialize, Serialize};
 use tokio::sync::watch;
 use tokio_util::sync::CancellationToken;
 
+use self::cache::{CacheOptions, ReadCache};
+pub use self::check::{CheckState, Difference, Scope, Side};
+pub use self::operations::{BesideState, BesideWord, Denied, Operations, OperationsParts, Scratch, State};
 use self::published::Published;
 use self::worker::{Source, Worker};
 
@@ -38,17 +51,26 @@ pub struct ProjectionOptions {
     pub name: &'static str,
     /// Events folded in one transaction. 5,000: more no longer helps throughput and hurts freshness.
     pub batch_events_max: usize,
-    /// Bytes read from one partition for one batch.
+    /// Bytes read from one partition before the others have their turn.
     pub read_bytes_max: usize,
     /// Rows kept in memory so that the next event needs no load; up to twice as many for moments.
     pub rows_cached_max: usize,
     /// Where nodes share a store: workers at once, each with its own partitions and transactions, 1 or more.
     pub workers: usize,
+    /// Rows kept for readers.
+    pub cache: CacheOptions,
 }
 
 impl Default for ProjectionOptions {
     fn default() -> Self {
-        Self { name: "main", batch_events_max: 5_000, read_bytes_max: 1 << 20, rows_cached_max: 2_048, workers: 2 }
+        Self {
+            name: "main",
+            batch_events_max: 5_000,
+            read_bytes_max: 64 << 10,
+            rows_cached_max: 2_048,
+            workers: 2,
+            cache: CacheOptions::default(),
+        }
     }
 }
 
@@ -69,6 +91,20 @@ pub struct Parked {
     pub waiting: u64,
     /// What is wrong with it.
     pub why: String,
+    /// An operator's decision not to try it any more: its rows are shown as they were before that event.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub dropped: Option<Dropped>,
+}
+
+/// Who decided that a parked stream is dropped, and why.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Dropped {
+    /// When.
+    pub at: Timestamp,
+    /// Who, if it was said.
+    pub by: Option<Arc<str>>,
+    /// Why, if it was said.
+    pub why: Option<Arc<str>>,
 }
 
 /// Why a projection did not start or has stopped.
@@ -141,6 +177,16 @@ pub struct Projection {
 struct Following {
     published: Arc<Published>,
     stop: CancellationToken,
+    /// Empties what is kept of rows when other tables come into use.
+    _switched: Option<WakerGuard>,
+}
+
+impl Following {
+    fn new(published: Arc<Published>, stop: CancellationToken, store: &dyn ReadStore) -> Arc<Self> {
+        let cache = Arc::clone(&published.cache);
+        let _switched = store.on_switched(Arc::new(move || cache.clear()));
+        Arc::new(Self { published, stop, _switched })
+    }
 }
 
 impl Drop for Following {
@@ -162,7 +208,8 @@ impl Projection {
         clock: Arc<dyn Clock>,
         options: ProjectionOptions,
     ) -> Result<Self, ProjectionFault> {
-        let published = Published::new(genesis.partitions, options.name);
+        let cache = ReadCache::new(genesis.partitions, Tail::Committed, &options.cache);
+        let published = Published::new(genesis.partitions, options.name, cache);
         let stop = CancellationToken::new();
         let source = Source {
             log,
@@ -176,9 +223,10 @@ impl Projection {
             shared: false,
         };
         let all = (0..genesis.partitions).map(Partition).collect();
-        let worker = Worker::open(source, 0, all, stop.clone()).await?;
+        let following = Following::new(published, stop.clone(), source.store.as_ref());
+        let worker = Worker::open(source, 0, all, stop).await?;
         tokio::spawn(worker.run_alone());
-        Ok(Self { following: Arc::new(Following { published, stop }), shared: false })
+        Ok(Self { following, shared: false })
     }
 
     /// Feeds what is this node's to feed of a store that nodes share, and hears of the rest. Returns at once: a store that
@@ -192,7 +240,8 @@ impl Projection {
         sharing: Sharing,
         options: ProjectionOptions,
     ) -> Self {
-        let published = Published::new(genesis.partitions, options.name);
+        let cache = ReadCache::new(genesis.partitions, Tail::Ahead(options.cache.touched_max), &options.cache);
+        let published = Published::new(genesis.partitions, options.name, cache);
         let stop = CancellationToken::new();
         let source = Source {
             log,
@@ -205,8 +254,10 @@ impl Projection {
             end: sharing.log_end.clone(),
             shared: true,
         };
-        tokio::spawn(shared::Supervisor::new(source, sharing, stop.clone()).run());
-        Self { following: Arc::new(Following { published, stop }), shared: true }
+        let following = Following::new(published, stop.clone(), source.store.as_ref());
+        tokio::spawn(tail::follow(source.clone(), stop.clone()));
+        tokio::spawn(shared::Supervisor::new(source, sharing, stop).run());
+        Self { following, shared: true }
     }
 
     /// Whether rows that were read together with these checkpoints reflect all these records. Alone with its store a
@@ -239,27 +290,58 @@ impl Projection {
     /// # Errors
     /// If they are not within this time, or the projection ended; how far it is.
     pub async fn wait_for(&self, positions: &Positions, within: Duration) -> Result<(), Behind> {
-        let reached = |watermark: &Vec<Offset>| {
-            positions.iter().all(|position| {
-                let folded = watermark.get(usize::from(position.partition.0));
-                folded.is_some_and(|next| *next > position.offset)
-            })
-        };
-        if reached(&self.following.published.watermark.borrow()) {
-            return Ok(());
-        }
-        let mut watermark = self.following.published.watermark.subscribe();
-        let mut status = self.following.published.status.subscribe();
+        let published = &self.following.published;
+        let mut status = published.status.subscribe();
         let over =
             |status: &ProjectionStatus| matches!(status, ProjectionStatus::Stopped | ProjectionStatus::Failed(_));
+        let all = async {
+            // One after the other, and from the first again should one be taken back meanwhile.
+            while let Some(missing) = positions.iter().find(|position| !self.has(*position)) {
+                let mut waiter = published.waiters.wait_for(missing);
+                if !self.has(missing) {
+                    waiter.woken().await;
+                }
+            }
+        };
+        if self.has_all(positions) {
+            return Ok(());
+        }
+        let _waiting = published.wait();
         let in_time = tokio::time::timeout(within, async {
             tokio::select! {
                 biased;
-                waited = watermark.wait_for(|at| reached(at)) => waited.is_ok(),
+                () = all => true,
                 _ = status.wait_for(over) => false,
             }
         });
-        if in_time.await.unwrap_or(false) { Ok(()) } else { Err(Behind { at: self.at() }) }
+        if in_time.await.unwrap_or(false) {
+            return Ok(());
+        }
+        published.behind.increment(1);
+        Err(Behind { at: self.at() })
+    }
+
+    /// Whether all these records are in the rows now.
+    pub fn has_all(&self, positions: &Positions) -> bool {
+        positions.iter().all(|position| self.has(position))
+    }
+
+    /// Whether this record is in the rows.
+    fn has(&self, position: Position) -> bool {
+        let watermark = self.following.published.watermark.borrow();
+        watermark.get(usize::from(position.partition.0)).is_some_and(|next| *next > position.offset)
+    }
+
+    /// Rows at hand for those who read.
+    pub fn cache(&self) -> &Arc<ReadCache> {
+        &self.following.published.cache
+    }
+
+    /// Tells of itself what is only looked up when somebody scrapes: see [`ReadCache::measure`].
+    pub fn measure(&self) {
+        let published = &self.following.published;
+        published.cache.measure();
+        gauge!("docket_projection_waiters", "projection" => published.name).set(published.waiters.count() as f64);
     }
 
     /// The furthest folded record of each partition.
@@ -282,6 +364,25 @@ impl Projection {
     pub fn is_parked(&self, tenant: &Tenant, stream: &StreamName) -> bool {
         let parked = self.following.published.parked.read();
         !parked.is_empty() && parked.contains_key(&StreamId { tenant: tenant.clone(), name: stream.clone() })
+    }
+
+    /// How a stream is set aside, if it is.
+    pub fn parked_as(&self, tenant: &Tenant, stream: &StreamName) -> Option<Parked> {
+        let parked = self.following.published.parked.read();
+        if parked.is_empty() {
+            return None;
+        }
+        parked.get(&StreamId { tenant: tenant.clone(), name: stream.clone() }).cloned()
+    }
+
+    /// Events folded since the start.
+    pub fn events(&self) -> u64 {
+        self.following.published.events.load(Ordering::Relaxed)
+    }
+
+    /// Whether little was left to fold at some time since the start, and the store has done what it keeps for then.
+    pub fn is_caught_up(&self) -> bool {
+        *self.following.published.caught_up.borrow()
     }
 
     /// How it stands.

@@ -56,9 +56,20 @@ impl<T> Queue<T> {
         self.filled.notify_one();
     }
 
-    /// As [`Self::take`], but once there is something lets more gather for this long, or until there are `max`, or
-    /// somebody is in a hurry. For a queue with one taker.
-    pub(crate) fn take_gathered(&self, max: usize, gather: Duration, into: &mut Vec<T>) -> bool {
+    /// Somebody waits for what is in it: takers that let things gather stop doing so.
+    pub(crate) fn hurry(&self) {
+        let mut inner = self.inner.lock();
+        if inner.items.is_empty() {
+            return;
+        }
+        inner.urgent = true;
+        drop(inner);
+        self.filled.notify_one();
+    }
+
+    /// As [`Self::take`], but once there is something lets more gather for as long as `gather` then says, or until there
+    /// are `max`, or somebody is in a hurry. For a queue with one taker.
+    pub(crate) fn take_gathered(&self, max: usize, gather: impl FnOnce() -> Duration, into: &mut Vec<T>) -> bool {
         let mut inner = self.inner.lock();
         while inner.items.is_empty() {
             if inner.closed {
@@ -66,7 +77,7 @@ impl<T> Queue<T> {
             }
             self.filled.wait(&mut inner);
         }
-        let until = Instant::now() + gather;
+        let until = Instant::now() + gather();
         inner.gathering = Some(max);
         while inner.items.len() < max && !inner.urgent && !inner.closed {
             if self.filled.wait_until(&mut inner, until).timed_out() {
@@ -98,6 +109,11 @@ impl<T> Queue<T> {
         true
     }
 
+    /// How much is in it.
+    pub(crate) fn len(&self) -> usize {
+        self.inner.lock().items.len()
+    }
+
     /// No more comes; takers end when what is there is taken.
     pub(crate) fn close(&self) {
         self.inner.lock().closed = true;
@@ -115,8 +131,24 @@ mod tests {
         queue.push_all([1, 2]);
         queue.push_urgent(3);
         let (mut taken, began) = (Vec::new(), Instant::now());
-        assert!(queue.take_gathered(10, Duration::from_secs(60), &mut taken));
+        assert!(queue.take_gathered(10, || Duration::from_secs(60), &mut taken));
         assert_eq!(taken, [1, 2, 3]);
+        assert!(began.elapsed() < Duration::from_secs(60));
+    }
+
+    #[test]
+    fn what_gathers_is_given_at_once_to_who_waits_for_it() {
+        let queue = Queue::new();
+        queue.hurry();
+        let (mut taken, began) = (Vec::new(), Instant::now());
+        std::thread::scope(|scope| {
+            scope.spawn(|| {
+                queue.push_all([1]);
+                queue.hurry();
+            });
+            assert!(queue.take_gathered(10, || Duration::from_secs(60), &mut taken));
+        });
+        assert_eq!(taken, [1]);
         assert!(began.elapsed() < Duration::from_secs(60));
     }
 
@@ -128,9 +160,9 @@ mod tests {
         queue.push_all([4]);
         let mut taken = Vec::new();
         assert!(queue.take(2, &mut taken));
-        assert!(queue.take_gathered(2, Duration::from_secs(60), &mut taken));
+        assert!(queue.take_gathered(2, || Duration::from_secs(60), &mut taken));
         assert_eq!(taken, [1, 2, 3]);
         assert!(!queue.take(2, &mut taken));
-        assert!(!queue.take_gathered(2, Duration::ZERO, &mut taken));
+        assert!(!queue.take_gathered(2, || Duration::ZERO, &mut taken));
     }
 }

@@ -13,9 +13,12 @@ mod fault;
 mod keys;
 mod persisting;
 mod reading;
+mod rebuilding;
+mod reopening;
 mod saving;
 mod sheet;
 mod tables;
+mod writes;
 
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -31,21 +34,23 @@ use fjall::PersistMode;
 use parking_lot::{Mutex, RwLock};
 
 use calendar::Calendar;
-use persisting::Persister;
-use tables::{Identity, Tables};
+use reopening::Open;
+use tables::Identity;
 
 use crate::peers::Owner;
 
 pub(crate) use catching_up::{Folded, accept};
 pub use facts::{StoreFacts, store_facts};
 pub use fault::StoreFault;
+pub use rebuilding::Rebuild;
 
 /// What a state store bounds.
 #[derive(Clone, Copy, Debug)]
 pub struct StoreOptions {
     /// Bytes of blocks cached in memory. 32 MiB: the node's whole footprint is to stay near 60 MB.
     pub cache_bytes: u64,
-    /// Bytes written to one keyspace before they are sorted into a file. 4 MiB: three busy keyspaces, twice each.
+    /// Bytes written to one keyspace before they are sorted into a file. 2 MiB: three busy keyspaces, up to three times
+    /// each.
     pub write_buffer_bytes: u64,
     /// Bytes of remembered command ids; past it the oldest are forgotten early, with a warning.
     pub ids_bytes_max: u64,
@@ -54,16 +59,23 @@ pub struct StoreOptions {
     pub reserve_bytes: u64,
     /// How often what was written is synced to the disk, in the background.
     pub persist_every: Duration,
+    /// Records of a log from which on [`StateStore::rebuild`] is worth it, 1 or more. 20,000: fewer are no burden for a
+    /// journal.
+    pub rebuild_records_min: u64,
+    /// Bytes of records that each thread of a rebuild folds before it writes tables. 12 MiB: with their states some 30 MB.
+    pub rebuild_run_bytes: usize,
 }
 
 impl Default for StoreOptions {
     fn default() -> Self {
         Self {
             cache_bytes: 32 << 20,
-            write_buffer_bytes: 4 << 20,
+            write_buffer_bytes: 2 << 20,
             ids_bytes_max: 1 << 30,
             reserve_bytes: 24 << 20,
             persist_every: Duration::from_secs(1),
+            rebuild_records_min: 20_000,
+            rebuild_run_bytes: 12 << 20,
         }
     }
 }
@@ -183,13 +195,16 @@ pub struct StateStore<R: Reactor> {
     log: LogId,
     directory: PathBuf,
     options: StoreOptions,
-    /// Before the database: it stops before that closes.
-    _persister: Persister,
+    identity: Identity,
     is_dirty: Arc<AtomicBool>,
+    /// Whether the database met a full disk and is to be opened again before anything is written.
+    is_broken: AtomicBool,
+    reopening: Mutex<()>,
     calendar: Mutex<Calendar>,
     progress: RwLock<Vec<Progress>>,
     forgotten_before: RwLock<Option<Timestamp>>,
-    tables: Tables,
+    /// `None` while a database that met a full disk cannot be opened again.
+    opened: RwLock<Option<Open>>,
 }
 
 impl<R: Reactor> StateStore<R> {
@@ -209,19 +224,21 @@ impl<R: Reactor> StateStore<R> {
         let (tables, remains, opened) = tables::open(directory, &identity, &options)?;
         tables.show_buckets(&remains.calendar, &options)?;
         let is_dirty = Arc::new(AtomicBool::new(false));
-        let persister = Persister::start(tables.database.clone(), Arc::clone(&is_dirty), options.persist_every)
+        let open = Open::start(tables, &is_dirty, &options)
             .map_err(|source| StoreFault::Directory { directory: directory.to_owned(), source: Arc::new(source) })?;
         let store = Self {
             decider,
             log,
             directory: directory.to_owned(),
             options,
-            _persister: persister,
+            identity,
             is_dirty,
+            is_broken: AtomicBool::new(false),
+            reopening: Mutex::new(()),
             forgotten_before: RwLock::new(remains.calendar.forgotten_before()),
             calendar: Mutex::new(remains.calendar),
             progress: RwLock::new(remains.progress),
-            tables,
+            opened: RwLock::new(Some(open)),
         };
         Ok((store, opened))
     }
@@ -267,32 +284,27 @@ impl<R: Reactor> StateStore<R> {
     /// Syncs to the disk what was written so far. Happens by itself every [`StoreOptions::persist_every`], and on drop.
     pub fn persist(&self) -> Result<(), StoreFault> {
         self.is_dirty.store(false, Ordering::Release);
-        self.checked(self.tables.database.persist(PersistMode::SyncAll))
+        self.checked(self.tables()?.database.persist(PersistMode::SyncAll))
     }
 
-    /// Condemns the store if the database says that it is damaged.
+    /// Whether it was found to be of no use: then the next opening folds it afresh.
+    pub fn is_condemned(&self) -> bool {
+        tables::is_condemned(&self.directory)
+    }
+
+    /// Condemns the store if the database says that it is damaged, or the disk failed.
     fn checked<T>(&self, result: fjall::Result<T>) -> Result<T, StoreFault> {
-        use fjall::{Error, LsmError};
         result.map_err(|error| {
-            // Those are about the disk or about us; the files may be good.
-            let is_harmless = matches!(
-                error,
-                Error::Io(_)
-                    | Error::Storage(LsmError::Io(_))
-                    | Error::Poisoned
-                    | Error::Locked
-                    | Error::KeyspaceDeleted
-            );
-            if !is_harmless {
+            if reopening::is_doubtful(&error) {
                 tables::condemn(&self.directory);
             }
             StoreFault::from(error)
         })
     }
 
-    /// Condemns the store if what was read from it is damaged.
+    /// Condemns the store if what was read from it is damaged, or contradicts the log: what it lost, the log has.
     fn checked_fault<T>(&self, result: Result<T, StoreFault>) -> Result<T, StoreFault> {
-        if let Err(StoreFault::Damaged(_)) = &result {
+        if let Err(StoreFault::Damaged(_) | StoreFault::Gap { .. }) = &result {
             tables::condemn(&self.directory);
         }
         result

@@ -42,6 +42,8 @@ pub(crate) enum Bind {
     Integer(i64),
     /// Text; may hold NUL.
     Text(String),
+    /// Text that its owner keeps.
+    Shared(Arc<str>),
     /// Null.
     Null,
     /// Many of them, or null: a list, which only PostgreSQL takes.

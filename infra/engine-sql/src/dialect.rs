@@ -4,7 +4,6 @@
 pub(crate) mod postgres;
 pub(crate) mod sqlite;
 
-use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use engine::view::Row;
@@ -16,8 +15,18 @@ use crate::tables::TableSpec;
 
 /// A dialect of SQL. Texts are made once for each table and kept.
 pub(crate) trait Dialect {
-    /// Makes a view table and its indexes.
-    fn create(&self, table: &TableSpec) -> Vec<String>;
+    /// Moves checkpoints of this table, one text for each number of them that a statement of `moves` has.
+    fn move_texts(&self, checkpoints: &str) -> Vec<Arc<str>>;
+
+    /// The statements that move checkpoints: each a partition, the five numbers it goes to, and the five that it must be
+    /// at. They change as many rows as there are moves, or somebody else was there.
+    fn moves(&self, texts: &[Arc<str>], moves: &[[i64; 11]]) -> Vec<Statement>;
+
+    /// Makes a view table, without its indexes.
+    fn create(&self, table: &TableSpec) -> String;
+
+    /// Makes those of its indexes that are not there.
+    fn create_indexes(&self, table: &TableSpec) -> Vec<String>;
 
     /// Writes rows, one text for each number of rows that a statement of `upserts` has.
     fn upsert(&self, table: &TableSpec) -> Vec<Arc<str>>;
@@ -29,7 +38,7 @@ pub(crate) trait Dialect {
     fn inserts<'a>(
         &self,
         table: &'a TableSpec,
-        rows: &'a BTreeMap<&'a str, &'a Row>,
+        rows: &'a [(&'a str, &'a Row)],
     ) -> Box<dyn Iterator<Item = Vec<u8>> + Send + 'a>;
 
     /// `column` is one of the texts in the placeholder's value: see `texts`.
@@ -42,7 +51,7 @@ pub(crate) trait Dialect {
     fn upserts<'a>(
         &self,
         table: &'a TableSpec,
-        rows: &'a BTreeMap<&'a str, &'a Row>,
+        rows: &'a [(&'a str, &'a Row)],
     ) -> Box<dyn Iterator<Item = Statement> + Send + 'a>;
 
     /// Most keys that one statement takes.
@@ -79,8 +88,20 @@ macro_rules! either {
 }
 
 impl Dialect for AnyDialect {
-    fn create(&self, table: &TableSpec) -> Vec<String> {
+    fn move_texts(&self, checkpoints: &str) -> Vec<Arc<str>> {
+        either!(self, dialect => dialect.move_texts(checkpoints))
+    }
+
+    fn moves(&self, texts: &[Arc<str>], moves: &[[i64; 11]]) -> Vec<Statement> {
+        either!(self, dialect => dialect.moves(texts, moves))
+    }
+
+    fn create(&self, table: &TableSpec) -> String {
         either!(self, dialect => dialect.create(table))
+    }
+
+    fn create_indexes(&self, table: &TableSpec) -> Vec<String> {
+        either!(self, dialect => dialect.create_indexes(table))
     }
 
     fn upsert(&self, table: &TableSpec) -> Vec<Arc<str>> {
@@ -94,7 +115,7 @@ impl Dialect for AnyDialect {
     fn inserts<'a>(
         &self,
         table: &'a TableSpec,
-        rows: &'a BTreeMap<&'a str, &'a Row>,
+        rows: &'a [(&'a str, &'a Row)],
     ) -> Box<dyn Iterator<Item = Vec<u8>> + Send + 'a> {
         either!(self, dialect => dialect.inserts(table, rows))
     }
@@ -110,7 +131,7 @@ impl Dialect for AnyDialect {
     fn upserts<'a>(
         &self,
         table: &'a TableSpec,
-        rows: &'a BTreeMap<&'a str, &'a Row>,
+        rows: &'a [(&'a str, &'a Row)],
     ) -> Box<dyn Iterator<Item = Statement> + Send + 'a> {
         either!(self, dialect => dialect.upserts(table, rows))
     }

@@ -14,6 +14,7 @@
 mod connection;
 mod dialect;
 mod list;
+mod sets;
 mod share;
 mod store;
 mod tables;

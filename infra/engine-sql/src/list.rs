@@ -194,6 +194,7 @@ mod tests {
     use crate::connection::{Access, Session, Statement};
     use crate::dialect::Dialect;
     use crate::dialect::sqlite::SqliteDialect;
+    use crate::sets::Set;
     use crate::store::Options;
     use crate::tables::{Index, Tables};
 
@@ -231,11 +232,12 @@ mod tests {
             Index { table: "orders", columns: &["status", "placed_at"] },
             Index { table: "orders", columns: &["placed_at"] },
         ];
-        let tables = Tables::new(TABLES, INDEXES, 1, &SqliteDialect).unwrap();
+        let tables = Tables::new(TABLES, INDEXES, 1, &SqliteDialect, Set::A).unwrap();
         let orders = tables.get("orders").unwrap();
         let database = SqliteDatabase::open(None, &Options::default()).await.unwrap();
         let mut session = database.begin(Access::Write).await.unwrap();
-        for statement in SqliteDialect.create(orders) {
+        session.execute(Statement::plain(SqliteDialect.create(orders))).await.unwrap();
+        for statement in SqliteDialect.create_indexes(orders) {
             session.execute(Statement::plain(statement)).await.unwrap();
         }
         let filters = [

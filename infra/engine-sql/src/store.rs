@@ -2,28 +2,36 @@
 //! or goes away and it ends all the same. Before a task starts, it waits for a place (as many as connections): there a
 //! caller may leave without a trace, so the tasks that nobody waits for are few.
 
+mod aim;
+mod beside;
 mod breaker;
+mod used;
 
 use std::collections::BTreeMap;
 use std::future::Future;
 use std::path::PathBuf;
-use std::sync::{Arc, OnceLock, Weak};
+use std::sync::{Arc, Weak};
 use std::time::Duration;
 
+use engine::log::WakerGuard;
 use engine::position::{Checkpoint, LogId, Partition};
-use engine::read_store::{Batch, Query, ReadStore, StoreFault, StoreFuture};
+use engine::read_store::{Batch, Query, ReadStore, RowsAt, StoreFault, StoreFuture};
 use engine::view::{Row, RowKey, Table};
+use metrics::{counter, gauge};
 use serde_json::Value;
 use tokio::sync::Semaphore;
 
 use crate::connection::postgres::{PostgresDatabase, PostgresPlace, STALE_WITHIN, is_absent, is_retryable, was_there};
 use crate::connection::sqlite::SqliteDatabase;
 use crate::connection::{Access, AnySession, Database, Session};
-use crate::dialect::AnyDialect;
 use crate::dialect::postgres::PostgresDialect;
 use crate::dialect::sqlite::SqliteDialect;
+use crate::dialect::{AnyDialect, Dialect};
+use crate::sets::{InUse, Meta, Pin, Set};
 use crate::share::progress;
+use crate::store::aim::Aim;
 use crate::store::breaker::Breaker;
+use crate::store::used::Used;
 use crate::tables::{Index, Tables, misused};
 use crate::work;
 
@@ -31,6 +39,8 @@ use crate::work;
 const READ_WAIT_MAX: Duration = Duration::from_secs(2);
 /// 5 tries of a transaction that met another one and was rolled back for it.
 const TRIES_MAX: u32 = 5;
+/// 3 looks at what is in use, for an operation that found something else than it meant.
+const LOOKS_MAX: u32 = 3;
 /// 20 ms and more: the wait before such a try, times its number, with jitter.
 const TRY_WAIT_MS: u64 = 20;
 /// Longest wait before the next try to reach a database that was not there when the store was opened.
@@ -66,8 +76,8 @@ pub struct Options {
 }
 
 impl Default for Options {
-    /// 4 readers: more than the cores of a small machine, so that a slow list does not hold up reads by key. 16 MiB: the
-    /// inner pages of some millions of rows. 10 s: longer than any batch takes, shorter than a client waits. 4 writers:
+    /// 4 readers: more than the cores of a small machine, so that a slow list does not hold up reads by key. 4 MiB: the
+    /// inner pages of a million rows. 10 s: longer than any batch takes, shorter than a client waits. 4 writers:
     /// more gain nothing on most servers. 3 s for a read: who lists is still there. 15 s for a statement that writes five
     /// thousand rows, which takes a twentieth of a second where nothing is wrong; 5 s for a lock.
     fn default() -> Self {
@@ -75,7 +85,7 @@ impl Default for Options {
             view_version: 1,
             indexes: &[],
             readers: 4,
-            cache_kib: 16 * 1024,
+            cache_kib: 4 * 1024,
             wait_max: Duration::from_secs(10),
             writers: 4,
             read_max: Duration::from_secs(3),
@@ -97,12 +107,15 @@ pub struct Snapshot<T> {
 }
 
 /// A read store on SQL.
-#[derive(Debug)]
+#[derive(Clone, Debug)]
 pub struct SqlReadStore {
     inner: Arc<Inner>,
+    aim: Aim,
     writes: Arc<Semaphore>,
     /// The same as `writes` where there is but one connection.
     reads: Arc<Semaphore>,
+    writes_max: usize,
+    reads_max: usize,
     wait_max: Duration,
     read_wait_max: Duration,
     /// An operation that takes longer is given up and its connection closed: the server has gone without a word.
@@ -114,59 +127,31 @@ pub struct SqlReadStore {
 pub(crate) struct Inner {
     pub(crate) database: Database,
     dialect: AnyDialect,
-    tables: Tables,
-    /// Of the view tables; empty until the database was reached and found usable, or found not to be.
-    generation: OnceLock<Result<i64, Unusable>>,
+    sets: [Tables; 2],
+    used: Used,
     watched: &'static [&'static str],
     /// Lets reads fail at once while the server does not answer.
     breaker: Breaker,
 }
 
-/// Why a database that was reached cannot be used.
-#[derive(Clone, Debug)]
-enum Unusable {
-    TooNew { found: i64, known: i64 },
-    Damaged(String),
-    Misused(String),
-}
-
-impl Unusable {
-    /// `Err` gives back what may pass.
-    fn of(fault: StoreFault) -> Result<Self, StoreFault> {
-        match fault {
-            StoreFault::TooNew { found, known } => Ok(Self::TooNew { found, known }),
-            StoreFault::Damaged(why) => Ok(Self::Damaged(why)),
-            StoreFault::Misused(why) => Ok(Self::Misused(why)),
-            other => Err(other),
-        }
-    }
-
-    fn fault(&self) -> StoreFault {
-        match self.clone() {
-            Self::TooNew { found, known } => StoreFault::TooNew { found, known },
-            Self::Damaged(why) => StoreFault::Damaged(why),
-            Self::Misused(why) => StoreFault::Misused(why),
-        }
-    }
-}
-
 impl Inner {
-    /// The generation of the view tables this store was opened for.
-    pub(crate) fn generation(&self) -> Result<i64, StoreFault> {
-        match self.generation.get() {
-            Some(Ok(generation)) => Ok(*generation),
-            Some(Err(unusable)) => Err(unusable.fault()),
-            None => Err(StoreFault::Unavailable("the database was not reached yet since this node started".into())),
-        }
+    /// Which tables are in use, as far as this process knows.
+    pub(crate) fn in_use(&self) -> Result<InUse, StoreFault> {
+        self.used.get()
+    }
+
+    /// The tables as a set has them.
+    pub(crate) fn tables(&self, set: Set) -> &Tables {
+        &self.sets[set.index()]
+    }
+
+    /// Takes news from the database. True if they were any.
+    pub(crate) fn adopt(&self, meta: &Meta) -> Result<bool, StoreFault> {
+        self.used.adopt(meta, || self.tables(Set::A).text())
     }
 
     async fn prepare(&self, postgres: &PostgresDatabase) -> Result<(), StoreFault> {
-        let found = match postgres.prepare(&self.tables).await {
-            Ok(generation) => Ok(generation),
-            Err(fault) => Err(Unusable::of(fault)?),
-        };
-        let _ = self.generation.set(found);
-        self.generation().map(|_| ())
+        self.used.found(postgres.prepare(&self.sets).await)
     }
 }
 
@@ -213,7 +198,7 @@ impl SqlReadStore {
 
     async fn open_sqlite(path: Option<PathBuf>, tables: &[Table], options: Options) -> Result<Self, StoreFault> {
         let dialect = SqliteDialect;
-        let tables = Tables::new(tables, options.indexes, options.view_version, &dialect)?;
+        let sets = sets(tables, &options, &dialect)?;
         let wait_max = options.wait_max;
         let opening = tokio::spawn(async move {
             let database = SqliteDatabase::open(path, &options).await?;
@@ -222,31 +207,34 @@ impl SqlReadStore {
                 database.readers(&options).map_or_else(|| writes.clone(), |n| Arc::new(Semaphore::new(n as usize)));
             let existing = database.tables().await?;
             let mut session = AnySession::Sqlite(database.begin(Access::Write).await?);
-            let made = work::make_tables(&mut session, &tables, &existing, &dialect).await;
-            let generation = settle(session, made).await?;
+            let made = work::make_tables(&mut session, &sets, &existing, &dialect, true).await;
+            let used = Used::default();
+            used.found(settle(session, made).await)?;
             let inner = Inner {
                 database: Database::Sqlite(database),
                 dialect: AnyDialect::Sqlite(dialect),
-                tables,
-                generation: OnceLock::from(Ok(generation)),
+                sets,
+                used,
                 watched: &[],
                 breaker: Breaker::default(),
             };
             let (read_wait_max, read_end, write_end) = (wait_max, None, None);
-            Ok(Self { inner: Arc::new(inner), writes, reads, wait_max, read_wait_max, read_end, write_end })
+            let (writes_max, reads_max) = (writes.available_permits(), reads.available_permits());
+            let (inner, aim) = (Arc::new(inner), Aim::Readers);
+            Ok(Self { inner, aim, writes, reads, writes_max, reads_max, wait_max, read_wait_max, read_end, write_end })
         });
         ended(opening).await
     }
 
     async fn open_postgres(place: PostgresPlace, tables: &[Table], options: Options) -> Result<Self, StoreFault> {
         let dialect = PostgresDialect;
-        let tables = Tables::new(tables, options.indexes, options.view_version, &dialect)?;
+        let sets = sets(tables, &options, &dialect)?;
         let opening = tokio::spawn(async move {
             let inner = Arc::new(Inner {
                 database: Database::Postgres(PostgresDatabase::new(place, &options)),
                 dialect: AnyDialect::Postgres(dialect),
-                tables,
-                generation: OnceLock::new(),
+                sets,
+                used: Used::default(),
                 watched: options.watched,
                 breaker: Breaker::default(),
             });
@@ -260,8 +248,11 @@ impl SqlReadStore {
             }
             Ok(Self {
                 inner,
+                aim: Aim::Readers,
                 writes: Arc::new(Semaphore::new(options.writers as usize)),
                 reads: Arc::new(Semaphore::new(options.readers as usize)),
+                writes_max: options.writers as usize,
+                reads_max: options.readers as usize,
                 wait_max: options.wait_max,
                 read_wait_max: options.wait_max.min(READ_WAIT_MAX),
                 read_end: Some(options.read_max + Duration::from_millis(1_500)),
@@ -285,13 +276,14 @@ impl SqlReadStore {
         &self,
         keys: Vec<RowKey>,
     ) -> Result<Snapshot<BTreeMap<RowKey, Row>>, StoreFault> {
-        self.read(move |inner| {
+        self.read(move |inner, pin| {
             let keys = keys.clone();
             async move {
                 let mut session = inner.database.begin(Access::Snapshot).await?;
                 let done = async {
-                    let checkpoints = work::checkpoints(&mut session).await?;
-                    let found = work::load(&mut session, keys, &inner.tables, &inner.dialect).await?;
+                    let tables = inner.tables(pin.set());
+                    let checkpoints = work::checkpoints_of(&mut session, pin, tables).await?;
+                    let found = work::load(&mut session, keys, tables, &inner.dialect).await?;
                     Ok(Snapshot { found, checkpoints })
                 };
                 let done = done.await;
@@ -306,13 +298,14 @@ impl SqlReadStore {
     /// # Errors
     /// As for `list`.
     pub async fn list_with_checkpoints(&self, query: Query) -> Result<Snapshot<Vec<(String, Row)>>, StoreFault> {
-        self.read(move |inner| {
+        self.read(move |inner, pin| {
             let query = query.clone();
             async move {
                 let mut session = inner.database.begin(Access::Snapshot).await?;
                 let done = async {
-                    let checkpoints = work::checkpoints(&mut session).await?;
-                    let found = work::list(&mut session, &query, &inner.tables, &inner.dialect).await?;
+                    let tables = inner.tables(pin.set());
+                    let checkpoints = work::checkpoints_of(&mut session, pin, tables).await?;
+                    let found = work::list(&mut session, &query, tables, &inner.dialect).await?;
                     Ok(Snapshot { found, checkpoints })
                 };
                 let done = done.await;
@@ -327,12 +320,31 @@ impl SqlReadStore {
     /// # Errors
     /// As for `list`.
     pub async fn count_by(&self, table: &'static str, column: &'static str) -> Result<Vec<(Value, u64)>, StoreFault> {
-        self.read(move |inner| async move {
+        self.read(move |inner, pin| async move {
             let mut session = inner.database.begin(Access::Read).await?;
-            let done = work::count_by(&mut session, table, column, &inner.tables).await;
+            let done = work::count_by(&mut session, table, column, inner.tables(pin.set())).await;
             settle(session, done).await
         })
         .await
+    }
+
+    /// Sets the gauges of how many operations are under way, of how many at most: to be called by whoever renders metrics,
+    /// right before.
+    pub fn measure(&self) {
+        // What has not happened yet is told as 0, so that it can be watched.
+        counter!("docket_read_store_turned_away_total").increment(0);
+        // In memory there is one connection for both.
+        let one = Arc::ptr_eq(&self.reads, &self.writes);
+        for (doing, places, places_max) in
+            [("read", &self.reads, self.reads_max), ("write", &self.writes, self.writes_max)]
+        {
+            if one && doing == "read" {
+                continue;
+            }
+            let busy = places_max.saturating_sub(places.available_permits());
+            gauge!("docket_read_store_operations", "doing" => doing).set(busy as f64);
+            gauge!("docket_read_store_operations_max", "doing" => doing).set(places_max as f64);
+        }
     }
 
     /// Waits for what is under way and closes the store; afterwards everything is `Unavailable`.
@@ -340,9 +352,41 @@ impl SqlReadStore {
         self.inner.database.close().await;
     }
 
+    /// Runs an operation that reads. If what it meant is not there any more, readers are given what is in use now, and
+    /// who feeds is `Fenced`.
+    async fn read<T, F, Operation>(&self, operation: F) -> Result<T, StoreFault>
+    where
+        T: Send + 'static,
+        F: Fn(Arc<Inner>, Pin) -> Operation + Send + Sync + 'static,
+        Operation: Future<Output = Result<T, StoreFault>> + Send + 'static,
+    {
+        let operation = Arc::new(operation);
+        let mut looks = 0;
+        loop {
+            let pin = self.pin()?;
+            let reading = operation.clone();
+            let done = self.read_once(move |inner| reading(inner, pin)).await;
+            match done {
+                // Damaged: a table is gone, perhaps.
+                Err(fault @ (StoreFault::Fenced(_) | StoreFault::Damaged(_))) if looks < LOOKS_MAX => {
+                    looks += 1;
+                    self.look_again().await?;
+                    match &self.aim {
+                        Aim::Readers if self.pin()? != pin => {}
+                        Aim::Feeder(_) if Pin::InUse(self.inner.in_use()?) != pin => {
+                            return Err(StoreFault::Fenced(Partition(0)));
+                        }
+                        _ => return Err(fault),
+                    }
+                }
+                done => return done,
+            }
+        }
+    }
+
     /// Runs an operation that reads. One whose connection turns out to be broken (the server was started again, and the
     /// pool did not know) is run again.
-    async fn read<T, F, Operation>(&self, operation: F) -> Result<T, StoreFault>
+    async fn read_once<T, F, Operation>(&self, operation: F) -> Result<T, StoreFault>
     where
         T: Send + 'static,
         F: Fn(Arc<Inner>) -> Operation + Send + Sync + 'static,
@@ -352,7 +396,6 @@ impl SqlReadStore {
             return self.run(&self.reads, self.read_wait_max, None, operation).await;
         }
         self.inner.breaker.check()?;
-        self.inner.generation()?;
         self.run(&self.reads, self.read_wait_max, self.read_end, move |inner| async move {
             let began = tokio::time::Instant::now();
             let mut done = operation(inner.clone()).await;
@@ -392,6 +435,9 @@ impl SqlReadStore {
         Operation: Future<Output = Result<T, StoreFault>> + Send + 'static,
     {
         let place = tokio::time::timeout(wait_max, places.clone().acquire_owned()).await;
+        if place.is_err() {
+            counter!("docket_read_store_turned_away_total").increment(1);
+        }
         let place = place.map_err(unavailable)?.map_err(unavailable)?;
         let inner = self.inner.clone();
         let operation = operation(inner.clone());
@@ -416,70 +462,106 @@ impl SqlReadStore {
 
 impl ReadStore for SqlReadStore {
     fn open(&self, log: LogId) -> StoreFuture<'_, BTreeMap<Partition, Checkpoint>> {
-        Box::pin(self.write(move |inner| async move {
-            let generation = inner.generation()?;
-            let mut session = inner.database.begin(Access::Write).await?;
-            let done = work::open(&mut session, log, generation).await;
-            settle(session, done).await
-        }))
+        Box::pin(self.open_now(log))
     }
 
     fn load(&self, keys: Vec<RowKey>) -> StoreFuture<'_, BTreeMap<RowKey, Row>> {
-        Box::pin(self.read(move |inner| {
+        if matches!(self.aim, Aim::Readers) {
+            return Box::pin(async move { self.load_with_checkpoints(keys).await.map(|snapshot| snapshot.found) });
+        }
+        // Who feeds is told with the next batch if it was the wrong table.
+        Box::pin(self.read(move |inner, pin| {
             let keys = keys.clone();
             async move {
                 // One key is one statement, and sees one state without a transaction.
                 let access = if keys.len() == 1 { Access::Read } else { Access::Snapshot };
                 let mut session = inner.database.begin(access).await?;
-                let done = work::load(&mut session, keys, &inner.tables, &inner.dialect).await;
+                let done = work::load(&mut session, keys, inner.tables(pin.set()), &inner.dialect).await;
                 settle(session, done).await
             }
         }))
+    }
+
+    fn load_at(&self, keys: Vec<RowKey>) -> StoreFuture<'_, RowsAt> {
+        Box::pin(async move {
+            let snapshot = self.load_with_checkpoints(keys).await?;
+            Ok((snapshot.found, snapshot.checkpoints))
+        })
     }
 
     fn commit(&self, batch: Batch) -> StoreFuture<'_, ()> {
-        Box::pin(self.write(move |inner| async move {
-            let generation = inner.generation()?;
-            let mut tries = 0;
-            let mut may_copy = true;
-            loop {
-                let mut session = inner.database.begin(Access::Write).await?;
-                let done = async {
-                    work::commit(&mut session, &batch, may_copy, &inner.tables, generation, &inner.dialect).await?;
-                    if let Database::Postgres(postgres) = &inner.database {
-                        progress::tell(&mut session, postgres, &batch, inner.watched).await?;
+        self.commit_shared(Arc::new(batch))
+    }
+
+    fn commit_shared(&self, batch: Arc<Batch>) -> StoreFuture<'_, ()> {
+        Box::pin(async move {
+            let pin = self.pin()?;
+            self.write(move |inner| async move {
+                let mut tries = 0;
+                let mut may_copy = true;
+                loop {
+                    let mut session = inner.database.begin(Access::Write).await?;
+                    let done = async {
+                        let tables = inner.tables(pin.set());
+                        work::commit(&mut session, &batch, may_copy, tables, pin, &inner.dialect).await?;
+                        if let (Database::Postgres(postgres), Pin::InUse(_)) = (&inner.database, pin) {
+                            progress::tell(&mut session, postgres, &batch, inner.watched).await?;
+                        }
+                        Ok(())
+                    };
+                    let done = done.await;
+                    let done = settle(session, done).await;
+                    tries += 1;
+                    match done {
+                        // What seemed new was there: whoever folded it knew less than the store.
+                        Err(fault) if may_copy && was_there(&fault) => may_copy = false,
+                        // Rolled back for the sake of another transaction: nothing of it was done.
+                        Err(fault) if tries < TRIES_MAX && is_retryable(&fault) => {
+                            tracing::debug!(error = %fault, "a batch met another one and is tried again");
+                            tokio::time::sleep(jittered(TRY_WAIT_MS * u64::from(tries))).await;
+                        }
+                        done => return done,
                     }
-                    Ok(())
-                };
-                let done = done.await;
-                let done = settle(session, done).await;
-                tries += 1;
-                match done {
-                    // What seemed new was there: whoever folded it knew less than the store.
-                    Err(fault) if may_copy && was_there(&fault) => may_copy = false,
-                    // Rolled back for the sake of another transaction: nothing of it was done.
-                    Err(fault) if tries < TRIES_MAX && is_retryable(&fault) => {
-                        tracing::debug!(error = %fault, "a batch met another one and is tried again");
-                        tokio::time::sleep(jittered(TRY_WAIT_MS * u64::from(tries))).await;
-                    }
-                    done => return done,
                 }
-            }
-        }))
+            })
+            .await
+        })
     }
 
     fn list(&self, query: Query) -> StoreFuture<'_, Vec<(String, Row)>> {
-        Box::pin(self.read(move |inner| {
-            let query = query.clone();
-            async move {
-                // A page that continues may take two statements.
-                let access = if query.after.is_none() { Access::Read } else { Access::Snapshot };
-                let mut session = inner.database.begin(access).await?;
-                let done = work::list(&mut session, &query, &inner.tables, &inner.dialect).await;
-                settle(session, done).await
-            }
-        }))
+        Box::pin(async move { self.list_with_checkpoints(query).await.map(|snapshot| snapshot.found) })
     }
+
+    fn generation(&self) -> i64 {
+        match &self.aim {
+            Aim::Feeder(pinned) if let Some(in_use) = pinned.get() => in_use.generation,
+            _ => self.inner.in_use().map_or(0, |in_use| in_use.generation),
+        }
+    }
+
+    fn on_switched(&self, waker: Arc<dyn Fn() + Send + Sync>) -> Option<WakerGuard> {
+        Some(self.inner.used.watch(waker))
+    }
+
+    fn feeder(&self) -> Option<Arc<dyn ReadStore>> {
+        match &self.aim {
+            Aim::Readers => Some(Arc::new(Self { aim: Aim::Feeder(Arc::default()), ..self.clone() })),
+            Aim::Feeder(_) | Aim::Beside(_) => None,
+        }
+    }
+
+    fn caught_up(&self) -> StoreFuture<'_, ()> {
+        Box::pin(async move {
+            let pin = self.pin()?;
+            self.index(pin).await
+        })
+    }
+}
+
+/// The tables as each set has them.
+fn sets(tables: &[Table], options: &Options, dialect: &impl Dialect) -> Result<[Tables; 2], StoreFault> {
+    let [a, b] = Set::BOTH.map(|set| Tables::new(tables, options.indexes, options.view_version, dialect, set));
+    Ok([a?, b?])
 }
 
 /// Half to one and a half times as long, so that those who wait do not come back together.

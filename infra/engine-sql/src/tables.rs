@@ -9,12 +9,15 @@ use engine::view::{Column, ColumnKind, Doc, Row, Table};
 use serde_json::{Value, json};
 
 use crate::dialect::{Dialect, quoted};
+use crate::sets::{CheckpointTexts, Set};
 
 /// Names a view's table or column may not take: the store's own.
 const TABLES_OWN: [&str; 4] = ["meta", "checkpoints", "members", "docket_leases"];
+/// What table names of the second set end with, and so no view's may.
+pub(crate) const SECOND: &str = "__b";
 const COLUMNS_OWN: [&str; 3] = ["key", "version", "doc"];
-/// 63: what Postgres keeps of a name; two names that differ only after that would be one.
-const NAME_BYTES_MAX: usize = 63;
+/// 63: what Postgres keeps of a name; two names that differ only after that would be one. Three less: see `SECOND`.
+const NAME_BYTES_MAX: usize = 60;
 
 /// An index for lists that filter by some columns and sort by another: filters first, the sort column last; the key
 /// follows by itself. A table that has any gets only these; one that has none gets an index for each of its columns.
@@ -30,6 +33,8 @@ pub struct Index {
 #[derive(Clone, Debug)]
 pub(crate) struct TableSpec {
     pub(crate) name: &'static str,
+    /// What the table is called in its set.
+    pub(crate) stored: String,
     pub(crate) columns: &'static [Column],
     pub(crate) indexes: Vec<Vec<&'static str>>,
     /// Of a fetched row: key, version, document, columns.
@@ -44,12 +49,15 @@ pub(crate) struct TableSpec {
     pub(crate) delete: Arc<str>,
 }
 
-/// All tables of a store.
+/// All tables of a store, as one of its two sets holds them.
 #[derive(Debug)]
 pub(crate) struct Tables {
     by_name: BTreeMap<&'static str, TableSpec>,
     /// The version of the views' folds.
     pub(crate) view_version: u32,
+    pub(crate) checkpoints: CheckpointTexts,
+    /// See [`Dialect::move_texts`].
+    pub(crate) moves: Vec<Arc<str>>,
 }
 
 impl Tables {
@@ -59,10 +67,11 @@ impl Tables {
         indexes: &[Index],
         view_version: u32,
         dialect: &impl Dialect,
+        set: Set,
     ) -> Result<Self, StoreFault> {
         let mut by_name = BTreeMap::new();
         for table in tables {
-            let spec = specify(table, indexes, dialect)?;
+            let spec = specify(table, indexes, dialect, set)?;
             if by_name.insert(table.name, spec).is_some() {
                 return Err(misused(format!("table {} is specified twice", table.name)));
             }
@@ -70,7 +79,8 @@ impl Tables {
         if let Some(index) = indexes.iter().find(|index| !by_name.contains_key(index.table)) {
             return Err(misused(format!("an index is for table {:?}, which is not there", index.table)));
         }
-        Ok(Self { by_name, view_version })
+        let moves = dialect.move_texts(&quoted(&set.stored("checkpoints")));
+        Ok(Self { by_name, view_version, checkpoints: CheckpointTexts::of(set), moves })
     }
 
     /// The table of this name.
@@ -146,9 +156,10 @@ pub(crate) fn misused(what: String) -> StoreFault {
     StoreFault::Misused(what)
 }
 
-fn specify(table: &Table, indexes: &[Index], dialect: &impl Dialect) -> Result<TableSpec, StoreFault> {
+fn specify(table: &Table, indexes: &[Index], dialect: &impl Dialect, set: Set) -> Result<TableSpec, StoreFault> {
     let name = table.name;
-    if !is_plain(name) || TABLES_OWN.contains(&name) || name.starts_with("sqlite_") || name.starts_with("pg_") {
+    let reserved = name.starts_with("sqlite_") || name.starts_with("pg_") || name.ends_with(SECOND);
+    if !is_plain(name) || TABLES_OWN.contains(&name) || reserved {
         return Err(misused(format!("{name:?} cannot be a table's name")));
     }
     for (index, column) in table.columns.iter().enumerate() {
@@ -173,7 +184,8 @@ fn specify(table: &Table, indexes: &[Index], dialect: &impl Dialect) -> Result<T
         select.push_str(&quoted(column.name));
     }
     select.push_str(" FROM ");
-    select.push_str(&quoted(name));
+    let stored = set.stored(name);
+    select.push_str(&quoted(&stored));
     let among = dialect.among_texts(&quoted("key"), 1);
     let mut spec = TableSpec {
         name,
@@ -183,8 +195,9 @@ fn specify(table: &Table, indexes: &[Index], dialect: &impl Dialect) -> Result<T
         load: format!("{select} WHERE {among}").into(),
         upsert: Vec::new(),
         insert: None,
-        delete: format!("DELETE FROM {} WHERE {among}", quoted(name)).into(),
+        delete: format!("DELETE FROM {} WHERE {among}", quoted(&stored)).into(),
         select,
+        stored,
     };
     spec.upsert = dialect.upsert(&spec);
     spec.insert = dialect.insert(&spec);

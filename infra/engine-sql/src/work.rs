@@ -4,7 +4,7 @@
 use std::collections::BTreeMap;
 
 use engine::position::{Checkpoint, Epoch, LogId, Nonce, Offset, Partition, Seq};
-use engine::read_store::{Batch, Query, StoreFault};
+use engine::read_store::{Batch, Origin, Query, StoreFault};
 use engine::view::{ColumnKind, Row, RowKey};
 use serde_json::Value;
 use uuid::Uuid;
@@ -12,35 +12,32 @@ use uuid::Uuid;
 use crate::connection::{Bind, Session, Statement};
 use crate::dialect::{Dialect, quoted};
 use crate::list;
+use crate::sets::{self, InUse, Meta, Pin, Set};
 use crate::tables::{Tables, is_plain, misused};
 
-const CHECKPOINTS: &str = "SELECT \"partition\", next_offset, epoch, nonce, next_seq, open FROM checkpoints";
-const CHECKPOINT_FIRST: &str = "INSERT INTO checkpoints (\"partition\", next_offset, epoch, nonce, next_seq, open) \
-    VALUES ($1, $2, $3, $4, $5, $6) ON CONFLICT (\"partition\") DO NOTHING";
-const CHECKPOINT_MOVE: &str = "UPDATE checkpoints SET next_offset = $2, epoch = $3, nonce = $4, next_seq = $5, open = $6 \
-    WHERE \"partition\" = $1 AND next_offset = $7 AND epoch = $8 AND nonce = $9 AND next_seq = $10 AND open = $11";
 /// 100 rows of one table: for fewer, a copy's second round trip takes longer than it saves.
 const COPY_ROWS_MIN: usize = 100;
 const INTEGER: ColumnKind = ColumnKind::Integer;
 const TEXT: ColumnKind = ColumnKind::Text;
 
 /// Makes the view tables unless they are there as specified; what is there is dropped, and the checkpoints with it.
-/// Returns the generation of the tables.
+/// Returns what is in use. `alone`: nobody else can be filling what is beside, so what was not finished is dropped.
 pub(crate) async fn make_tables(
     session: &mut impl Session,
-    tables: &Tables,
+    sets: &[Tables; 2],
     existing: &[String],
     dialect: &impl Dialect,
-) -> Result<i64, StoreFault> {
-    let meta = session.fetch(Statement::plain("SELECT tables, generation FROM meta"), &[TEXT, INTEGER]).await?;
-    let Some([Value::String(found), generation]) = meta.first().map(Vec::as_slice) else {
-        return Err(StoreFault::Damaged("it says nothing about its tables".to_owned()));
-    };
-    let generation = generation.as_i64().unwrap_or_default();
-    let text = tables.text();
-    let complete = tables.iter().all(|table| existing.iter().any(|name| name == table.name));
+    alone: bool,
+) -> Result<InUse, StoreFault> {
+    let meta = Meta::read(session).await?;
+    let tables = &sets[meta.in_use.set.index()];
+    let (text, found) = (tables.text(), &meta.tables);
+    let complete = tables.iter().all(|table| existing.contains(&table.stored));
     if *found == text && complete {
-        return Ok(generation);
+        if alone && meta.beside == Some(Origin::Rebuilt) {
+            sets::drop_beside(session, sets, "").await?;
+        }
+        return Ok(meta.in_use);
     }
     if !found.is_empty() {
         let found = serde_json::from_str::<Value>(found)
@@ -51,7 +48,9 @@ pub(crate) async fn make_tables(
         }
         let names = found["tables"].as_object().into_iter().flatten().map(|(name, _)| name);
         for name in names.filter(|name| is_plain(name)) {
-            session.execute(Statement::plain(format!("DROP TABLE IF EXISTS {}", quoted(name)))).await?;
+            for name in Set::BOTH.map(|set| set.stored(name)) {
+                session.execute(Statement::plain(format!("DROP TABLE IF EXISTS {}", quoted(&name)))).await?;
+            }
         }
         tracing::warn!(
             view.version = tables.view_version,
@@ -59,29 +58,31 @@ pub(crate) async fn make_tables(
         );
     }
     for table in tables.iter() {
-        for statement in dialect.create(table) {
-            session.execute(Statement::plain(statement)).await?;
-        }
+        session.execute(Statement::plain(dialect.create(table))).await?;
     }
-    session.execute(Statement::plain("DELETE FROM checkpoints")).await?;
-    let generation = generation + 1;
-    let binds = vec![Bind::Text(text), Bind::Integer(generation)];
-    session.execute(Statement::new("UPDATE meta SET tables = $1, generation = $2", binds)).await?;
-    Ok(generation)
+    for set in sets {
+        session.execute(Statement::plain(set.checkpoints.clear.clone())).await?;
+    }
+    let in_use = InUse { generation: meta.in_use.generation + 1, set: meta.in_use.set };
+    let binds = vec![Bind::Text(text), Bind::Integer(in_use.generation), Bind::Integer(meta.token + 1)];
+    // Indexes are made once there are rows.
+    let made = "UPDATE meta SET tables = $1, generation = $2, beside = '', beside_token = $3, indexed = 0";
+    session.execute(Statement::new(made, binds)).await?;
+    Ok(in_use)
 }
 
-/// Binds the store to a log, if it is not bound to another; then the checkpoints.
+/// Binds the store to a log, if it is not bound to another; then the checkpoints of what is meant. `Fenced` if that is not
+/// there any more.
 pub(crate) async fn open(
     session: &mut impl Session,
     log: LogId,
-    generation: i64,
+    pin: Pin,
+    tables: &Tables,
 ) -> Result<BTreeMap<Partition, Checkpoint>, StoreFault> {
-    let meta = session.fetch(Statement::plain("SELECT log_id, generation FROM meta"), &[TEXT, INTEGER]).await?;
-    if meta.first().and_then(|cells| cells.get(1)) != Some(&Value::from(generation)) {
-        return Err(StoreFault::Damaged(
-            "its tables were made anew by another program since this one opened it: start this one again".to_owned(),
-        ));
+    if !Meta::read(session).await?.holds(pin) {
+        return Err(StoreFault::Fenced(Partition(0)));
     }
+    let meta = session.fetch(Statement::plain("SELECT log_id FROM meta"), &[TEXT]).await?;
     match meta.first().and_then(|cells| cells.first()) {
         Some(Value::Null) => {
             // Two nodes may see it unbound at once: one binds it, and the other looks again.
@@ -105,23 +106,52 @@ pub(crate) async fn open(
         }
         _ => return Err(StoreFault::Damaged("it does not say whose it is".to_owned())),
     }
-    checkpoints(session).await
+    checkpoints(session, tables).await
 }
 
 /// The checkpoints, one for each partition that has one.
-pub(crate) async fn checkpoints(session: &mut impl Session) -> Result<BTreeMap<Partition, Checkpoint>, StoreFault> {
-    let rows = session.fetch(Statement::plain(CHECKPOINTS), &[INTEGER; 6]).await?;
-    rows.iter()
-        .map(|cells| checkpoint(cells).ok_or_else(|| StoreFault::Damaged("a checkpoint is out of range".to_owned())))
-        .collect()
+pub(crate) async fn checkpoints(
+    session: &mut impl Session,
+    tables: &Tables,
+) -> Result<BTreeMap<Partition, Checkpoint>, StoreFault> {
+    let rows = session.fetch(Statement::plain(tables.checkpoints.all.clone()), &[INTEGER; 6]).await?;
+    rows.iter().map(|cells| checkpoint(cells).ok_or_else(out_of_range)).collect()
+}
+
+/// The same, if what is meant is still there; else `Fenced`.
+pub(crate) async fn checkpoints_of(
+    session: &mut impl Session,
+    pin: Pin,
+    tables: &Tables,
+) -> Result<BTreeMap<Partition, Checkpoint>, StoreFault> {
+    let text = tables.checkpoints.all_with_generation.clone();
+    let rows = session.fetch(Statement::plain(text), &[INTEGER; 8]).await?;
+    let mut found = BTreeMap::new();
+    for cells in &rows {
+        let [checkpointed @ .., generation, token] = cells.as_slice() else { return Err(out_of_range()) };
+        let numbers = generation.as_i64().zip(token.as_i64());
+        let (generation, token) = numbers.ok_or_else(out_of_range)?;
+        if !pin.holds(generation, token) {
+            return Err(StoreFault::Fenced(Partition(0)));
+        }
+        if checkpointed.first().is_some_and(|partition| !partition.is_null()) {
+            let (partition, checkpoint) = checkpoint(checkpointed).ok_or_else(out_of_range)?;
+            found.insert(partition, checkpoint);
+        }
+    }
+    Ok(found)
+}
+
+fn out_of_range() -> StoreFault {
+    StoreFault::Damaged("a checkpoint is out of range".to_owned())
 }
 
 /// What a batch changes in one table.
 #[derive(Default)]
 struct Changes<'a> {
     /// Rows that are not there yet, as far as is known.
-    inserts: BTreeMap<&'a str, &'a Row>,
-    upserts: BTreeMap<&'a str, &'a Row>,
+    inserts: Vec<(&'a str, &'a Row)>,
+    upserts: Vec<(&'a str, &'a Row)>,
     deletes: Vec<&'a str>,
 }
 
@@ -132,28 +162,40 @@ pub(crate) async fn commit(
     batch: &Batch,
     may_copy: bool,
     tables: &Tables,
-    generation: i64,
+    pin: Pin,
     dialect: &impl Dialect,
 ) -> Result<(), StoreFault> {
     let somewhere = batch.checkpoints.first().map(|(partition, ..)| *partition).unwrap_or_default();
-    let meta = session.fetch(Statement::plain("SELECT generation FROM meta"), &[INTEGER]).await?;
-    if meta != [[Value::from(generation)]] {
-        // Somebody made the tables anew since this store was opened: what this worker folded belongs to the old ones.
+    let meta = session.fetch(Statement::plain("SELECT generation, beside_token FROM meta"), &[INTEGER; 2]).await?;
+    let numbers = meta.first().and_then(|cells| Some((cells.first()?.as_i64()?, cells.get(1)?.as_i64()?)));
+    if !numbers.is_some_and(|(generation, token)| pin.holds(generation, token)) {
+        // Other tables came into use since this store was opened: what this worker folded belongs to the old ones.
         return Err(StoreFault::Fenced(somewhere));
     }
-    let mut moves = batch.checkpoints.iter().collect::<Vec<_>>();
-    moves.sort_unstable_by_key(|(partition, ..)| *partition);
-    for &(partition, expected, next) in moves {
+    let (mut moves, mut firsts) = (Vec::with_capacity(batch.checkpoints.len()), Vec::new());
+    for (partition, expected, next) in &batch.checkpoints {
+        match expected {
+            Some(expected) => moves.push(checkpoint_move(*partition, *expected, *next)?),
+            None => firsts.push((*partition, *next)),
+        }
+    }
+    moves.sort_unstable();
+    let mut moved = 0;
+    for statement in dialect.moves(&tables.moves, &moves) {
+        moved += session.execute(statement).await?;
+    }
+    if moved != moves.len() as u64 {
+        let found = checkpoints(session, tables).await?;
+        // Those that could be moved have been, in this transaction.
+        let stays = |(partition, _, next): &&(_, Option<Checkpoint>, Checkpoint)| found.get(partition) != Some(next);
+        let fenced = batch.checkpoints.iter().filter(|(_, expected, _)| expected.is_some()).find(stays);
+        return Err(StoreFault::Fenced(fenced.map_or(somewhere, |(partition, ..)| *partition)));
+    }
+    firsts.sort_unstable_by_key(|(partition, _)| *partition);
+    for (partition, next) in firsts {
         let mut binds = vec![Bind::Integer(i64::from(partition.0))];
-        binds.extend(checkpoint_binds(next)?);
-        let text = match expected {
-            None => CHECKPOINT_FIRST,
-            Some(expected) => {
-                binds.extend(checkpoint_binds(expected)?);
-                CHECKPOINT_MOVE
-            }
-        };
-        if session.execute(Statement::new(text, binds)).await? != 1 {
+        binds.extend(checkpoint_numbers(next)?.map(Bind::Integer));
+        if session.execute(Statement::new(tables.checkpoints.first.clone(), binds)).await? != 1 {
             return Err(StoreFault::Fenced(partition));
         }
     }
@@ -166,7 +208,7 @@ pub(crate) async fn commit(
             Some(row) => {
                 tables.get(key.table)?.accept(&key.key, row)?;
                 let rows = if may_copy && index < batch.new { &mut changes.inserts } else { &mut changes.upserts };
-                rows.insert(&key.key, row);
+                rows.push((key.key.as_str(), row));
             }
             None => changes.deletes.push(&key.key),
         }
@@ -177,6 +219,9 @@ pub(crate) async fn commit(
         if insert.is_none() {
             upserts.append(&mut inserts);
         }
+        // Mostly they are in order already, which is found out by one look at each.
+        inserts.sort_by_key(|(key, _)| *key);
+        upserts.sort_by_key(|(key, _)| *key);
         deletes.sort_unstable();
         for keys in deletes.chunks(dialect.keys_max()) {
             let keys = dialect.texts(keys.iter().copied());
@@ -192,6 +237,29 @@ pub(crate) async fn commit(
     Ok(())
 }
 
+/// Writes rows one by one.
+pub(crate) async fn write<'a>(
+    session: &mut impl Session,
+    rows: impl Iterator<Item = (&'a RowKey, Option<&'a Row>)>,
+    tables: &Tables,
+    dialect: &impl Dialect,
+) -> Result<(), StoreFault> {
+    for (key, row) in rows {
+        let table = tables.get(key.table)?;
+        let Some(row) = row else {
+            let keys = dialect.texts(std::iter::once(key.key.as_str()));
+            session.execute(Statement::new(table.delete.clone(), vec![keys])).await?;
+            continue;
+        };
+        table.accept(&key.key, row)?;
+        let one = [(key.key.as_str(), row)];
+        for statement in dialect.upserts(table, &one) {
+            session.execute(statement).await?;
+        }
+    }
+    Ok(())
+}
+
 /// How many rows have each value of a column.
 pub(crate) async fn count_by(
     session: &mut impl Session,
@@ -201,7 +269,7 @@ pub(crate) async fn count_by(
 ) -> Result<Vec<(Value, u64)>, StoreFault> {
     let table = tables.get(table)?;
     let (column, kind) = table.column(column)?;
-    let text = format!("SELECT {column}, COUNT(*) FROM {} GROUP BY {column}", quoted(table.name));
+    let text = format!("SELECT {column}, COUNT(*) FROM {} GROUP BY {column}", quoted(&table.stored));
     let counted = session.fetch(Statement::plain(text), &[kind, INTEGER]).await?;
     let pair = |cells: Vec<Value>| {
         let [value, count] = <[Value; 2]>::try_from(cells).ok()?;
@@ -260,19 +328,24 @@ pub(crate) async fn list(
     Ok(found)
 }
 
+/// A partition, the columns of the checkpoint it goes to, and of the one it must be at: see [`Dialect::moves`].
+fn checkpoint_move(partition: Partition, from: Checkpoint, to: Checkpoint) -> Result<[i64; 11], StoreFault> {
+    let mut numbers = [i64::from(partition.0); 11];
+    numbers[1..6].copy_from_slice(&checkpoint_numbers(to)?);
+    numbers[6..].copy_from_slice(&checkpoint_numbers(from)?);
+    Ok(numbers)
+}
+
 /// The columns of a checkpoint but its partition.
-fn checkpoint_binds(checkpoint: Checkpoint) -> Result<[Bind; 5], StoreFault> {
-    let plain = |number: u64| {
-        let number = i64::try_from(number).map_err(|_| misused(format!("{checkpoint:?} is out of range")))?;
-        Ok::<_, StoreFault>(Bind::Integer(number))
-    };
+fn checkpoint_numbers(checkpoint: Checkpoint) -> Result<[i64; 5], StoreFault> {
+    let plain = |number: u64| i64::try_from(number).map_err(|_| misused(format!("{checkpoint:?} is out of range")));
     Ok([
         plain(checkpoint.next_offset.0)?,
         plain(checkpoint.epoch.0)?,
         // Databases know no unsigned numbers. A nonce is drawn from all 64 bits; they are kept, read as a signed number.
-        Bind::Integer(checkpoint.nonce.0.cast_signed()),
+        checkpoint.nonce.0.cast_signed(),
         plain(checkpoint.next_seq.0)?,
-        Bind::Integer(i64::from(checkpoint.open)),
+        i64::from(checkpoint.open),
     ])
 }
 

@@ -28,6 +28,12 @@ pub trait Decider: Send + Sync + 'static {
     /// The streams that the command reads and may write, the addressed one first, all in one partition.
     fn streams(&self, command: &Self::Command) -> Vec<StreamName>;
 
+    /// Whether the command is to make the `index`-th stream that it names, so that most likely nothing is there yet. It
+    /// says only where the runner looks first, and changes nothing of what is decided.
+    fn makes(&self, _command: &Self::Command, _index: usize) -> bool {
+        false
+    }
+
     /// What happens. Must not look at anything but its arguments.
     fn decide(
         &self,

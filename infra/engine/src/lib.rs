@@ -4,11 +4,13 @@
 //!
 //! Start with [`decider`] (the business side), [`record`] and [`fold`] (the log side), then [`shard`], where both meet.
 
+pub mod cache;
 pub mod contract;
 pub mod decider;
 pub mod event;
 pub mod fold;
 pub mod harness;
+pub mod json;
 pub mod log;
 pub mod memory;
 pub mod message;

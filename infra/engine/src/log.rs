@@ -77,6 +77,13 @@ pub struct Stored {
 pub trait Appender: Send {
     /// Hands a record over and returns at once. Exactly one delivery with this tag follows, unless the process dies.
     fn append(&mut self, tag: u64, record: Bytes);
+
+    /// The same for several at once, in order: a log that can takes them as a whole, so that they share a flush.
+    fn append_all(&mut self, records: &mut Vec<(u64, Bytes)>) {
+        for (tag, record) in records.drain(..) {
+            self.append(tag, record);
+        }
+    }
 }
 
 /// Where deliveries go.

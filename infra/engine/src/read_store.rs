@@ -5,9 +5,11 @@
 use std::collections::BTreeMap;
 use std::future::Future;
 use std::pin::Pin;
+use std::sync::Arc;
 
 use serde_json::Value;
 
+use crate::log::WakerGuard;
 use crate::position::{Checkpoint, LogId, Offset, Partition};
 use crate::view::{Row, RowKey};
 
@@ -27,8 +29,107 @@ pub trait ReadStore: Send + Sync + 'static {
     /// else nothing, and `Fenced`.
     fn commit(&self, batch: Batch) -> StoreFuture<'_, ()>;
 
+    /// The same of a batch that its sender keeps, to send it again: a store that only looks at batches need not copy it.
+    fn commit_shared(&self, batch: Arc<Batch>) -> StoreFuture<'_, ()> {
+        self.commit(Arc::unwrap_or_clone(batch))
+    }
+
     /// Finds rows.
     fn list(&self, query: Query) -> StoreFuture<'_, Vec<(String, Row)>>;
+
+    /// The rows that exist among these, and the checkpoints of the same state. A store that cannot tell both of one
+    /// state is `Misused`.
+    fn load_at(&self, _keys: Vec<RowKey>) -> StoreFuture<'_, RowsAt> {
+        Box::pin(async { Err(StoreFault::Misused("it does not tell rows and checkpoints of one state".to_owned())) })
+    }
+
+    /// Counts how often other tables came into use, as far as this process knows. What was read before it rose may be
+    /// of tables that are not in use any more: whoever keeps copies of rows forgets them then.
+    fn generation(&self) -> i64 {
+        0
+    }
+
+    /// Calls `waker` after [`generation`](Self::generation) rose, until the guard is dropped; `None` if it never does.
+    /// The waker must be quick and must not call the store.
+    fn on_switched(&self, _waker: Arc<dyn Fn() + Send + Sync>) -> Option<WakerGuard> {
+        None
+    }
+
+    /// A handle for one who feeds the tables: it stays with those that are in use when it is opened, and is `Fenced`
+    /// once others are. `None` if nothing else can come into use.
+    fn feeder(&self) -> Option<Arc<dyn ReadStore>> {
+        None
+    }
+
+    /// Whoever feeds the store says so when little is left to fold: the time for what is cheaper done once, at the end.
+    /// May be said any number of times.
+    fn caught_up(&self) -> StoreFuture<'_, ()> {
+        Box::pin(async { Ok(()) })
+    }
+}
+
+/// Rows of one state, and how far every partition was folded in it.
+pub type RowsAt = (BTreeMap<RowKey, Row>, BTreeMap<Partition, Checkpoint>);
+
+/// A store that can hold a second set of its tables beside the one in use, with checkpoints of its own.
+pub trait SideBySide: ReadStore {
+    /// What is in use and what is beside it.
+    fn standing(&self) -> StoreFuture<'_, Standing>;
+
+    /// Drops what is beside and makes an empty set there, bound to the same log.
+    fn begin_beside(&self) -> StoreFuture<'_, Beside>;
+
+    /// A handle on what is beside, to feed and to read; `Fenced` once it is something else.
+    fn beside(&self, beside: Beside) -> Arc<dyn ReadStore>;
+
+    /// Brings what is beside into use, in one transaction, if it reflects at least what the one in use does; that one is
+    /// kept beside. Whoever fed either is fenced.
+    fn switch(&self, beside: Beside) -> StoreFuture<'_, Switch>;
+
+    /// Drops what is beside. False if there was nothing.
+    fn discard_beside(&self) -> StoreFuture<'_, bool>;
+
+    /// Replaces a row of the set in use if it still is as it `was`, and has everybody who feeds begin anew from what the
+    /// store holds. The generation that they begin with; `None` if the row was another.
+    fn amend(&self, key: RowKey, was: Row, becomes: Option<Row>) -> StoreFuture<'_, Option<i64>>;
+}
+
+/// What a store holds.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Standing {
+    /// Rises whenever other tables come into use.
+    pub generation: i64,
+    /// What is beside those in use.
+    pub beside: Option<Beside>,
+}
+
+/// What is beside the tables in use.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Beside {
+    /// Where it comes from.
+    pub origin: Origin,
+    /// Tells it from all that was there before and will be there after.
+    pub token: i64,
+}
+
+/// Where a second set of tables comes from.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Origin {
+    /// Folded anew from the log.
+    Rebuilt,
+    /// In use before the last switch.
+    Kept,
+}
+
+/// What became of a switch.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Switch {
+    /// Done: the generation now in use.
+    Done(i64),
+    /// Not done: of this partition the set in use reflects more, or what is beside is not ready to be read.
+    Behind(Partition),
+    /// Not done: something else is beside, or nothing.
+    Gone,
 }
 
 /// What one commit changes.

@@ -126,10 +126,14 @@ pub struct Load {
     pub tenant: Tenant,
     /// These streams' states.
     pub streams: Vec<StreamName>,
+    /// By stream: whether the command is to make it, so that most likely there is nothing to be found.
+    pub made: Vec<bool>,
     /// Whether this id was used on this resource.
     pub id: CommandId,
     /// The resource.
     pub resource: StreamName,
+    /// Whether the id was drawn a moment ago, so that most likely it was never used.
+    pub id_is_fresh: bool,
 }
 
 /// What a shard knows of a command id.

@@ -9,6 +9,7 @@
 pub mod bank;
 mod clients;
 mod dice;
+pub mod house;
 mod log;
 mod mischief;
 mod node;

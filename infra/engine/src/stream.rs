@@ -8,6 +8,7 @@ use serde::{Deserialize, Serialize};
 use uuid::Uuid;
 use xxhash_rust::xxh3::Xxh3;
 
+use crate::json::read_text;
 use crate::position::Partition;
 
 /// The tenant everybody is until there are several.
@@ -44,8 +45,7 @@ impl Default for Tenant {
 }
 
 /// A stream's name within its tenant: `<category>-<rest>`, for example `order-0198…` or `stock-shop-1~beans`.
-#[derive(Clone, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
-#[serde(try_from = "String", into = "String")]
+#[derive(Clone, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct StreamName(Arc<str>);
 
 impl StreamName {
@@ -98,17 +98,15 @@ enum PlacementKey<'a> {
     Pair([u8; 2]),
 }
 
-impl TryFrom<String> for StreamName {
-    type Error = InvalidName;
-
-    fn try_from(name: String) -> Result<Self, Self::Error> {
-        Self::new(&name)
+impl Serialize for StreamName {
+    fn serialize<S: serde::Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        serializer.serialize_str(&self.0)
     }
 }
 
-impl From<StreamName> for String {
-    fn from(name: StreamName) -> Self {
-        name.0.as_ref().to_owned()
+impl<'de> Deserialize<'de> for StreamName {
+    fn deserialize<D: serde::Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        read_text(deserializer, Self::new)
     }
 }
 

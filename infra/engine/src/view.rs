@@ -50,7 +50,10 @@ pub struct Row {
 
 /// A JSON document as text: cheap to keep, to copy and to tell, and read only by whoever folds it.
 #[derive(Clone, Debug)]
-pub struct Doc(Arc<RawValue>);
+pub struct Doc(Arc<str>);
+
+/// Bytes that a document is first given room for: most take less than a kibibyte.
+const DOC_BYTES: usize = 1 << 10;
 
 impl Doc {
     /// The document of plain data.
@@ -58,7 +61,9 @@ impl Doc {
     /// # Panics
     /// If the value is no JSON (maps without text keys): a mistake of its type, not of its content.
     pub fn of<T: Serialize + ?Sized>(value: &T) -> Self {
-        Self(serde_json::value::to_raw_value(value).expect("a document is plain data with text keys").into())
+        let mut text = Vec::with_capacity(DOC_BYTES);
+        serde_json::to_writer(&mut text, value).expect("a document is plain data with text keys");
+        Self(String::from_utf8(text).expect("JSON is UTF-8").into())
     }
 
     /// A document from its text.
@@ -66,12 +71,18 @@ impl Doc {
     /// # Errors
     /// If the text is no JSON.
     pub fn from_text(text: String) -> Result<Self, serde_json::Error> {
-        RawValue::from_string(text).map(|raw| Self(raw.into()))
+        serde_json::from_str::<&RawValue>(&text)?;
+        Ok(Self(text.into()))
     }
 
     /// Its text.
     pub fn text(&self) -> &str {
-        self.0.get()
+        &self.0
+    }
+
+    /// Its text, shared.
+    pub fn shared_text(&self) -> Arc<str> {
+        self.0.clone()
     }
 
     /// What it says, as plain data.
@@ -103,7 +114,8 @@ impl PartialEq for Doc {
 
 impl Serialize for Doc {
     fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
-        self.0.serialize(serializer)
+        let raw: &RawValue = serde_json::from_str(&self.0).map_err(serde::ser::Error::custom)?;
+        raw.serialize(serializer)
     }
 }
 

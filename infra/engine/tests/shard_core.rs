@@ -6,7 +6,7 @@ use std::sync::Arc;
 use bytes::Bytes;
 use engine::decider::StreamState;
 use engine::log::{AppendError, Delivery, Stored};
-use engine::message::{Answer, CommandId, Decided, Envelope, NoAnswer, Precondition, Provenance};
+use engine::message::{Answer, CommandId, Decided, Envelope, Fingerprint, NoAnswer, Precondition, Provenance};
 use engine::position::{Checkpoint, Epoch, Nonce, Offset, Position, Seq, Version};
 use engine::record::{Body, Claim, Header, Kind, Record};
 use engine::shard::{
@@ -410,6 +410,29 @@ fn a_uuid_v7_of_more_than_seven_days_expires_even_if_nothing_was_forgotten() {
         let (answered, answer) = bench.answer();
         assert_eq!((answered, matches!(answer, Ok(Answer::Expired))), (ticket, expires));
     }
+}
+
+#[test]
+fn a_load_says_what_is_to_be_made_and_whether_its_id_was_just_drawn() {
+    const SECOND: i64 = 1_000_000;
+    for (from_now, is_fresh) in [(-60 * SECOND, false), (-5 * SECOND, true), (5 * SECOND, true), (60 * SECOND, false)] {
+        let mut bench = Bench::new();
+        let mut asked = envelope(0, BankCommand::Open(name(0)));
+        let seconds = u64::try_from((NOW.0 + from_now) / SECOND).expect("after 1970");
+        asked.id = CommandId(Uuid::new_v7(uuid::Timestamp::from_unix_time(seconds, 0, 0, 0)));
+        bench.feed(Input::Submit(Ticket(1), asked));
+        let (_, load) = bench.load();
+        assert_eq!((load.made, load.id_is_fresh), (vec![true], is_fresh), "{from_now}");
+    }
+    let mut bench = Bench::new();
+    bench.feed(Input::Submit(Ticket(1), envelope(0, BankCommand::Deposit(name(0), 5))));
+    let (_, load) = bench.load();
+    assert_eq!((load.made, load.id_is_fresh), (vec![false], false), "what is not made, under an id that tells no time");
+    let mut own = envelope(7, BankCommand::Deposit(name(0), 5));
+    own.fingerprint = Fingerprint(*own.id.0.as_bytes());
+    let mut bench = Bench::new();
+    bench.feed(Input::Submit(Ticket(1), own));
+    assert!(bench.load().1.id_is_fresh, "what a node asks itself it asks once");
 }
 
 #[test]

@@ -13,6 +13,7 @@ use xtask::{kafka, postgres};
 
 mod compare;
 mod dist;
+mod lanes;
 mod show;
 
 /// Shown by `--help`.
@@ -21,7 +22,8 @@ const EXAMPLES: &str = "Examples:
   cargo xtask tidy                              only what is quick
   cargo xtask trials                            several nodes, and all that can happen to them
   cargo xtask soak --kills 200 --cuts 30        some minutes of kill -9 and power cuts
-  cargo xtask sim --seed 10000 --count 20000    that many simulated stories, beginning there
+  cargo xtask sim --seed 20000 --count 20000    that many simulated stories, beginning there
+  cargo xtask sim --seed 17 --trace             one of them, line by line
   cargo xtask bench --quick                     whether the benchmarks work
   cargo xtask bench several-nodes               how fast nodes on Kafka and PostgreSQL are
   cargo xtask bench w1-http --compare main~5    another revision beside this one, in turn";
@@ -53,14 +55,17 @@ enum Chore {
     },
     /// The log in a real Kafka held to the contract, and several nodes on it and a real PostgreSQL: killed, frozen, cut off, restarted, with what they stand on
     Trials,
-    /// Run seeds of the simulated log beyond those that the tests run
+    /// Run seeds of the simulated partition and of the simulated nodes beyond those that the tests run
     Sim {
         /// The first seed
-        #[arg(long, default_value_t = 10_000)]
+        #[arg(long, default_value_t = 20_000)]
         seed: u64,
         /// How many
         #[arg(long, default_value_t = 100_000)]
         count: u64,
+        /// Tell what happens in this one seed of the simulated nodes, line by line
+        #[arg(long, conflicts_with = "count")]
+        trace: bool,
     },
     /// Measure: every benchmark beside its floor, in one run
     #[command(after_help = BENCH_EXAMPLES)]
@@ -171,7 +176,8 @@ fn main() -> ExitCode {
         Chore::Tidy => tidy(),
         Chore::Soak { kills, cuts, seed } => soak(kills, cuts, seed),
         Chore::Trials => trials(),
-        Chore::Sim { seed, count } => sim(seed, count),
+        Chore::Sim { seed, trace: true, .. } => story(seed),
+        Chore::Sim { seed, count, .. } => sim(seed, count),
         Chore::Bench { question, quick, seconds, compare: Some(revision), rounds } => {
             compare::compare(&compare::Plan { revision: &revision, question: &question, quick, seconds, rounds })
         }
@@ -202,8 +208,7 @@ fn test() -> Done {
     // The tests that start the product start what users get.
     step("cargo", &["build", "--release", "--package", "docket"])?;
     match kafka::missing().or_else(postgres::missing) {
-        // Room by room, the trials of several nodes last.
-        None => step("cargo", &["test", "--workspace", "--all-features", "--test", "*"])?,
+        None => lanes::run()?,
         Some(missing) => {
             println!("xtask: skipped: every story told on Kafka and PostgreSQL: {missing}");
             step("cargo", &["test", "--workspace", "--all-features", "--exclude", "tests", "--tests"])?;
@@ -215,7 +220,7 @@ fn test() -> Done {
 }
 
 /// The tests of the whole house that need no broker and no database.
-const WITHOUT_KAFKA: &[&str] = &["--test", "it", "--test", "faults"];
+const WITHOUT_KAFKA: &[&str] = &["--test", "it", "--test", "faults", "--test", "pressure"];
 
 fn tidy() -> Done {
     step("cargo", &["fmt", "--all", "--check"])?;
@@ -246,8 +251,18 @@ fn sim(seed: u64, count: u64) -> Done {
     let (seed, count) = (seed.to_string(), count.to_string());
     let knobs = [("SIM_FROM", &*seed), ("SIM_COUNT", &*count)];
     // Told what happened in them: seeds in which nothing did would prove nothing.
-    let arguments = ["test", "--release", "--package", "engine", "--test", "sim_partition", "more_seeds"];
-    step_with("cargo", &[&arguments[..], &["--", "--exact", "--nocapture"]].concat(), &knobs)
+    for stories in ["sim_partition", "sim_house"] {
+        let arguments = ["test", "--release", "--package", "engine", "--test", stories, "more_seeds"];
+        step_with("cargo", &[&arguments[..], &["--", "--exact", "--nocapture"]].concat(), &knobs)?;
+    }
+    Ok(())
+}
+
+/// One seed of the simulated nodes, line by line.
+fn story(seed: u64) -> Done {
+    let seed = seed.to_string();
+    let arguments = ["test", "--release", "--package", "engine", "--test", "sim_house", "one_seed"];
+    step_with("cargo", &[&arguments[..], &["--", "--exact", "--nocapture"]].concat(), &[("SIM_SEED", &*seed)])
 }
 
 fn bench(question: &str, quick: bool, seconds: Option<u32>) -> Done {

@@ -1,5 +1,6 @@
 //! Bodies with everything wrong at once, and bodies at their bounds.
 
+use engine::json::Document;
 use serde_json::{Value, json};
 
 use super::*;
@@ -30,7 +31,7 @@ fn order() -> Value {
 fn an_order_as_in_the_contract_is_taken() {
     let mut body = order();
     body["payment"] = json!({"method": "card", "token": "tok_ok"});
-    let placed = PlaceOrderBody::parse(&body).unwrap();
+    let placed = PlaceOrderBody::parse(Document::of(&body).root()).unwrap();
     assert_eq!(placed.lines[0].location_id.as_str(), "shop-1");
     assert_eq!(placed.payment.unwrap().token, "tok_ok");
     assert_eq!(placed.order_id, None);
@@ -40,7 +41,7 @@ fn an_order_as_in_the_contract_is_taken() {
 fn a_line_may_name_a_place_of_its_own() {
     let mut body = order();
     body["lines"][0]["location_id"] = json!("shop-2");
-    assert_eq!(PlaceOrderBody::parse(&body).unwrap().lines[0].location_id.as_str(), "shop-2");
+    assert_eq!(PlaceOrderBody::parse(Document::of(&body).root()).unwrap().lines[0].location_id.as_str(), "shop-2");
 }
 
 #[test]
@@ -55,7 +56,7 @@ fn every_fault_is_told_at_once_where_it_is() {
         "payment": {"method": "cash", "token": "", "extra": null},
     });
     assert_eq!(
-        faults(PlaceOrderBody::parse(&body)),
+        faults(PlaceOrderBody::parse(Document::of(&body).root())),
         [
             at("/order_id", "malformed"),
             at("/customer_id", "missing"),
@@ -81,7 +82,7 @@ fn mixed_currencies_are_told_at_each_that_differs() {
     let mut body = order();
     body["lines"] = json!([line("EUR"), line("USD"), line("EUR"), line("JPY")]);
     assert_eq!(
-        faults(PlaceOrderBody::parse(&body)),
+        faults(PlaceOrderBody::parse(Document::of(&body).root())),
         [at("/lines/1/unit_price/currency", "mixed-currency"), at("/lines/3/unit_price/currency", "mixed-currency")]
     );
 }
@@ -92,7 +93,7 @@ fn a_list_of_the_wrong_length_is_told_at_the_list() {
     for lines in [json!([]), Value::Array(vec![line; LINES_MAX + 1])] {
         let mut body = order();
         body["lines"] = lines;
-        assert_eq!(faults(PlaceOrderBody::parse(&body)), [at("/lines", "wrong-length")]);
+        assert_eq!(faults(PlaceOrderBody::parse(Document::of(&body).root())), [at("/lines", "wrong-length")]);
     }
 }
 
@@ -101,12 +102,12 @@ fn a_total_of_two_to_the_53rd_is_told_at_the_lines() {
     let line = json!({"sku": "a", "quantity": 1_000_000, "unit_price": {"amount": AMOUNT_MAX, "currency": "EUR"}});
     let mut body = order();
     body["lines"] = json!([line]);
-    assert_eq!(faults(PlaceOrderBody::parse(&body)), [at("/lines", "out-of-range")]);
+    assert_eq!(faults(PlaceOrderBody::parse(Document::of(&body).root())), [at("/lines", "out-of-range")]);
 }
 
 #[test]
 fn numbers_are_whole_and_bounds_are_inclusive() {
-    let receive = |quantity: Value| ReceiveStockBody::parse(&json!({"quantity": quantity}));
+    let receive = |quantity: Value| ReceiveStockBody::parse(Document::of(&json!({"quantity": quantity})).root());
     assert_eq!(receive(json!(1)).unwrap().quantity, 1);
     assert_eq!(receive(json!(1_000_000)).unwrap().quantity, 1_000_000);
     for (quantity, code) in [
@@ -119,12 +120,16 @@ fn numbers_are_whole_and_bounds_are_inclusive() {
     ] {
         assert_eq!(faults(receive(quantity)), [at("/quantity", code)]);
     }
-    assert_eq!(faults(AdjustStockBody::parse(&json!({"delta": 0, "reason": "x"}))), [at("/delta", "out-of-range")]);
+    assert_eq!(
+        faults(AdjustStockBody::parse(Document::of(&json!({"delta": 0, "reason": "x"})).root())),
+        [at("/delta", "out-of-range")]
+    );
 }
 
 #[test]
 fn texts_are_bounded_in_characters_and_have_no_controls() {
-    let cancel = |detail: &str| CancelOrderBody::parse(&json!({"reason": "other", "detail": detail}));
+    let cancel =
+        |detail: &str| CancelOrderBody::parse(Document::of(&json!({"reason": "other", "detail": detail})).root());
     assert!(cancel(&"ä".repeat(TEXT_CHARS_MAX)).is_ok());
     assert_eq!(faults(cancel(&"ä".repeat(TEXT_CHARS_MAX + 1))), [at("/detail", "wrong-length")]);
     assert_eq!(faults(cancel("a\u{7}b")), [at("/detail", "malformed")]);
@@ -133,20 +138,23 @@ fn texts_are_bounded_in_characters_and_have_no_controls() {
 #[test]
 fn a_checkouts_own_reasons_are_not_for_callers() {
     assert_eq!(
-        faults(CancelOrderBody::parse(&json!({"reason": "payment_declined"}))),
+        faults(CancelOrderBody::parse(Document::of(&json!({"reason": "payment_declined"})).root())),
         [at("/reason", "unknown-value")]
     );
 }
 
 #[test]
 fn a_body_that_is_no_object_is_one_fault() {
-    assert_eq!(faults(PlaceOrderBody::parse(&json!([]))), [at("", "wrong-type")]);
-    assert!(EmptyBody::parse(&json!({})).is_ok());
-    assert_eq!(faults(EmptyBody::parse(&json!({"x": 1}))), [at("/x", "unknown-field")]);
+    assert_eq!(faults(PlaceOrderBody::parse(Document::of(&json!([])).root())), [at("", "wrong-type")]);
+    assert!(EmptyBody::parse(Document::of(&json!({})).root()).is_ok());
+    assert_eq!(faults(EmptyBody::parse(Document::of(&json!({"x": 1})).root())), [at("/x", "unknown-field")]);
 }
 
 #[test]
 fn left_out_and_null_are_the_same_for_what_may_be_left_out() {
-    let body = ReserveStockBody::parse(&json!({"lines": [{"sku": "a", "quantity": 1}], "expires_in_s": null})).unwrap();
+    let body = ReserveStockBody::parse(
+        Document::of(&json!({"lines": [{"sku": "a", "quantity": 1}], "expires_in_s": null})).root(),
+    )
+    .unwrap();
     assert_eq!((body.expires_in_s, body.reservation_id), (EXPIRES_IN_S_DEFAULT, None));
 }

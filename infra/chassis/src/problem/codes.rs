@@ -32,6 +32,8 @@ codes! {
     IDEMPOTENCY_KEY_MISSING = 400, "idempotency-key-missing", "The command has no Idempotency-Key";
     IDEMPOTENCY_KEY_MALFORMED = 400, "idempotency-key-malformed", "The Idempotency-Key is not a UUID";
     IDEMPOTENCY_KEY_REUSED = 422, "idempotency-key-reused", "The Idempotency-Key was used for another command";
+    MALFORMED_HEAD = 400, "malformed-head", "The request cannot be read as HTTP";
+    HEAD_TOO_LARGE = 431, "head-too-large", "The request's head is too large";
     BAD_HEADER = 400, "bad-header", "A header cannot be understood";
     BAD_POSITION = 400, "bad-position", "The position cannot be understood";
     BAD_CURSOR = 400, "bad-cursor", "The cursor is not one of ours";
@@ -45,6 +47,12 @@ codes! {
     NOT_SERVED_HERE = 421, "not-served-here", "This node does not serve that";
     READ_MODEL_BEHIND = 503, "read-model-behind", "The read model has not come that far yet";
     READ_MODEL_PARKED = 503, "read-model-parked", "The read model of this resource is set aside";
+    PROJECTION_NOT_FOUND = 404, "projection-not-found", "There is no such projection";
+    PROJECTION_BUSY = 409, "projection-busy", "The projection is at that already";
+    NOTHING_BESIDE = 409, "nothing-beside", "There are no such rows beside those in use";
+    REBUILD_NOT_READY = 409, "rebuild-not-ready", "The rows beside are not as far as those in use yet";
+    STREAM_NOT_PARKED = 404, "stream-not-parked", "The stream is not set aside";
+    CHECK_NOT_FOUND = 404, "check-not-found", "Nothing has been checked yet";
     LOG_FULL = 503, "log-full", "The log is full";
     LOG_STOPPED = 503, "log-stopped", "The log has stopped";
     LOG_DAMAGED = 503, "log-damaged", "The log is damaged";

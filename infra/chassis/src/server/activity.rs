@@ -10,13 +10,13 @@ use std::task::{Context, Poll, ready};
 use std::time::Duration;
 
 use axum::body::Body;
-use bytes::Bytes;
+use bytes::{Buf, Bytes};
 use hyper::body::{Frame, SizeHint};
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio::net::TcpStream;
 use tokio::time::Instant;
 
-use super::Limits;
+use super::{Limits, refusal};
 
 const IDLE: u8 = 0;
 const HEAD: u8 = 1;
@@ -116,6 +116,15 @@ impl Activity {
         self.drain_us.store(self.us(at), Relaxed);
     }
 
+    /// How long nothing has been asked on it; zero while something is under way.
+    pub(super) fn idle_for(&self, now: Instant) -> Duration {
+        if self.phase.load(Relaxed) == IDLE && !self.unflushed.load(Relaxed) {
+            now.saturating_duration_since(self.instant(self.since_us.load(Relaxed)))
+        } else {
+            Duration::ZERO
+        }
+    }
+
     /// When the watchdog must look, at the latest.
     pub(super) fn deadline(&self) -> Instant {
         let since = self.instant(self.since_us.load(Relaxed));
@@ -169,6 +178,8 @@ pub(super) struct Watched {
     stream: TcpStream,
     activity: Arc<Activity>,
     end: End,
+    /// What is left of an answer that goes out instead of hyper's own.
+    instead: Option<Bytes>,
 }
 
 /// How far a socket's end has come.
@@ -182,7 +193,28 @@ enum End {
 
 impl Watched {
     pub(super) fn new(stream: TcpStream, activity: Arc<Activity>) -> Self {
-        Self { stream, activity, end: End::Open }
+        Self { stream, activity, end: End::Open, instead: None }
+    }
+
+    /// Whether these bytes are a refusal of hyper's own, for which ours goes out.
+    fn says_instead(&mut self, buf: &[u8]) -> bool {
+        if self.instead.is_none() {
+            self.instead = refusal::instead_of(buf);
+        }
+        self.instead.is_some()
+    }
+
+    /// Writes all of it before it calls the `replaced` bytes written: hyper asks again with the same until then.
+    fn say_instead(&mut self, cx: &mut Context<'_>, replaced: usize) -> Poll<io::Result<usize>> {
+        while let Some(left) = self.instead.as_mut().filter(|left| !left.is_empty()) {
+            let written = ready!(Pin::new(&mut self.stream).poll_write(cx, left))?;
+            if written == 0 {
+                return Poll::Ready(Err(io::ErrorKind::WriteZero.into()));
+            }
+            left.advance(written);
+        }
+        self.instead = None;
+        Poll::Ready(Ok(replaced))
     }
 
     fn wrote<T>(&self, poll: Poll<T>) -> Poll<T> {
@@ -207,7 +239,10 @@ impl AsyncRead for Watched {
 
 impl AsyncWrite for Watched {
     fn poll_write(mut self: Pin<&mut Self>, cx: &mut Context<'_>, buf: &[u8]) -> Poll<io::Result<usize>> {
-        let poll = Pin::new(&mut self.stream).poll_write(cx, buf);
+        let poll = match self.says_instead(buf) {
+            true => self.say_instead(cx, buf.len()),
+            false => Pin::new(&mut self.stream).poll_write(cx, buf),
+        };
         self.wrote(poll)
     }
 
@@ -216,7 +251,10 @@ impl AsyncWrite for Watched {
         cx: &mut Context<'_>,
         bufs: &[IoSlice<'_>],
     ) -> Poll<io::Result<usize>> {
-        let poll = Pin::new(&mut self.stream).poll_write_vectored(cx, bufs);
+        let poll = match bufs {
+            [buf] if self.says_instead(buf) => self.say_instead(cx, buf.len()),
+            _ => Pin::new(&mut self.stream).poll_write_vectored(cx, bufs),
+        };
         self.wrote(poll)
     }
 

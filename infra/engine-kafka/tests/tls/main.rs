@@ -1,6 +1,6 @@
 //! The log on a real Apache Kafka that speaks TLS and asks who comes: `cargo test --features tls --test tls`.
 
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
 use engine::log::Log;
 use engine::position::{Offset, Partition};
@@ -13,39 +13,50 @@ mod support;
 
 use support::{PATIENCE, Writer, all, fresh_name, genesis, needs_kafka, open};
 
-/// Options for a user of the broker, and a log that no other test has.
-fn options(kafka: &Secured, mechanism: SaslMechanism, directory: &Path) -> KafkaOptions {
-    let mut options = KafkaOptions::new(kafka.address(), fresh_name(), directory);
+/// Options for a log that no other test has, at one of the broker's doors.
+fn options_at(address: String, kafka: &Secured, directory: &Path) -> KafkaOptions {
+    let mut options = KafkaOptions::new(address, fresh_name(), directory);
     options.replication = 1;
     options.segment_bytes_first = 256 << 10;
     options.segment_bytes = 1 << 20;
     options.patience = PATIENCE;
-    let sasl = Sasl { mechanism, user: Secured::USER.to_owned(), password: Secret::new(Secured::PASSWORD) };
-    options.security =
-        Security { tls: true, ca_file: Some(kafka.authority()), sasl: Some(sasl), ..Security::default() };
+    options.security = Security { tls: true, ca_file: Some(kafka.authority()), ..Security::default() };
+    options
+}
+
+/// Options for a user of the broker.
+fn options(kafka: &Secured, mechanism: SaslMechanism, directory: &Path) -> KafkaOptions {
+    let mut options = options_at(kafka.address(), kafka, directory);
+    let password = Secret::new(Secured::PASSWORD);
+    options.security.sasl = Some(Sasl { mechanism, user: Secured::USER.to_owned(), password });
+    options
+}
+
+/// Options for who shows a certificate.
+fn options_with(certificate: (PathBuf, PathBuf), kafka: &Secured, directory: &Path) -> KafkaOptions {
+    let mut options = options_at(kafka.guarded_address(), kafka, directory);
+    (options.security.certificate_file, options.security.key_file) = (Some(certificate.0), Some(certificate.1));
     options
 }
 
 /// Whether what is appended comes back, also after a restart, and a group can be joined.
-fn serves(kafka: &Secured, mechanism: SaslMechanism) {
-    let directory = tempfile::tempdir().expect("a directory");
-    let options = options(kafka, mechanism, directory.path());
-    let log = open(&options, Some(&genesis(2)));
+fn serves(options: &KafkaOptions) {
+    let log = open(options, Some(&genesis(2)));
     let record = |number: usize| format!("record {number}").into_bytes();
     assert_eq!(Writer::new(&log, 1).append_many(500, record), (1..=500).map(Offset).collect::<Vec<_>>());
     assert_eq!(log.catch_up_end(Partition(1)), Ok(Offset(501)));
     drop(log);
-    let log = open(&options, None);
+    let log = open(options, None);
     let found = all(&log, 1);
     assert_eq!(found.len(), 501);
     assert!(found[1..].iter().enumerate().all(|(number, bytes)| bytes == &record(number)));
-    let group = KafkaGroup::join(&options, 2).expect("it joins");
+    let group = KafkaGroup::join(options, 2).expect("it joins");
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().expect("a runtime");
     let mut hint = group.hint();
     let assigned =
         runtime.block_on(async { tokio::time::timeout(PATIENCE, hint.wait_for(|all| all.len() == 2)).await.is_ok() });
     assert!(assigned, "the group names no partitions");
-    assert!(check(&options).iter().all(|finding| !finding.fatal));
+    assert!(check(options).iter().all(|finding| !finding.fatal));
 }
 
 /// Why a log cannot be opened; who looks for trouble is told the same.
@@ -57,13 +68,29 @@ fn refused(options: &KafkaOptions) -> KafkaFault {
     fault
 }
 
+/// At the guarded door: who shows the certificate comes in, who shows another or none does not, and is told why.
+fn a_certificate_is_asked_for(kafka: &Secured) {
+    let directory = tempfile::tempdir().expect("a directory");
+    serves(&options_with(kafka.client(), kafka, directory.path()));
+
+    let directory = tempfile::tempdir().expect("a directory");
+    let none = options_at(kafka.guarded_address(), kafka, directory.path());
+    for options in [options_with(kafka.stranger_pair(), kafka, directory.path()), none] {
+        let fault = refused(&options);
+        assert!(matches!(fault, KafkaFault::Certificate { .. }), "{fault:?}");
+        assert!(fault.to_string().contains("tls_certificate_file"), "{fault}");
+    }
+}
+
 #[test]
 fn a_log_is_kept_over_tls_for_a_user_who_proves_it_and_for_nobody_else() {
     needs_kafka!();
     let kafka = Secured::start();
     for mechanism in [SaslMechanism::ScramSha256, SaslMechanism::ScramSha512, SaslMechanism::Plain] {
-        serves(&kafka, mechanism);
+        let directory = tempfile::tempdir().expect("a directory");
+        serves(&options(&kafka, mechanism, directory.path()));
     }
+    a_certificate_is_asked_for(&kafka);
 
     let directory = tempfile::tempdir().expect("a directory");
     for mechanism in [SaslMechanism::ScramSha512, SaslMechanism::Plain] {

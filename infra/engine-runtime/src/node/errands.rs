@@ -134,6 +134,12 @@ impl<R: Reactor> Errands<R> {
         }
     }
 
+    /// How many wait for their turn, and how many for their time.
+    pub(crate) fn waiting(&self) -> (usize, usize) {
+        let line = self.line.lock();
+        (line.ready.len(), line.later.len())
+    }
+
     /// Nothing is owed here any more: the partition is not led.
     pub(crate) fn clear(&self, partition: Partition) {
         self.desk(partition).lock().open.clear();

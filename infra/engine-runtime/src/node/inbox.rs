@@ -34,6 +34,9 @@ pub(crate) struct Reply<R: Reactor> {
     pub(crate) to: oneshot::Sender<Result<Answer<R::State>, NoAnswer>>,
     /// When nobody waits any more.
     pub(crate) deadline: Instant,
+    /// When it is not begun any more, but told to come back: what waited too long is late, and makes the rest late.
+    /// `None` for what the node owes itself.
+    pub(crate) begin_by: Option<Instant>,
     pub(crate) way: Way,
     /// Whether an earlier try may have done something: then nothing may be said any more that means it did not.
     pub(crate) doubt: bool,

@@ -50,9 +50,13 @@ pub struct NodeOptions {
     pub limits: Limits,
     /// Commands waiting in front of one shard. 1,024: a few groups; more would only hide that the shard is too slow.
     pub queue_max: usize,
+    /// Longest wait of a command in that queue before it is told to come back. 1 s: later than that few still wait for it,
+    /// and who does will hear of it sooner by asking again.
+    pub queue_wait_max: Duration,
     /// Longest wait of one submission for its answer.
     pub answer_wait: Duration,
-    /// Bytes of saved states kept in memory, all partitions together. 16 MiB.
+    /// Bytes of saved states kept in memory, all partitions together. 8 MiB: about
+    /// five thousand orders, for what changes again changes soon.
     pub cache_bytes: u64,
     /// Threads that look things up in the state store and read records back.
     pub loader_threads: usize,
@@ -71,8 +75,9 @@ impl Default for NodeOptions {
         Self {
             limits: Limits::default(),
             queue_max: 1_024,
+            queue_wait_max: Duration::from_secs(1),
             answer_wait: Duration::from_secs(30),
-            cache_bytes: 16 << 20,
+            cache_bytes: 8 << 20,
             loader_threads: 2,
             errands_max: 1_024,
             call_wait: Duration::from_secs(30),

@@ -7,6 +7,7 @@ use engine::message::NoAnswer;
 use engine::position::{Offset, Partition, Position, Positions};
 use engine::saga::Reactor;
 use engine::stream::StreamId;
+use metrics::counter;
 use tokio::sync::watch;
 use tracing::error;
 
@@ -78,23 +79,27 @@ impl<R: Reactor> Node<R> {
     /// # Errors
     /// If that takes longer than `within`; with how far it is.
     pub async fn wait_saved(&self, positions: &Positions, within: Duration) -> Result<(), Behind> {
-        let deadline = tokio::time::Instant::now() + within;
-        let mut saved = self.saved();
-        loop {
-            saved.borrow_and_update();
-            let next = |partition| self.store().checkpoint(partition).0.next_offset;
-            if positions.iter().all(|position| next(position.partition) > position.offset) {
-                return Ok(());
-            }
-            if !matches!(tokio::time::timeout_at(deadline, saved.changed()).await, Ok(Ok(()))) {
-                let mut at = Positions::default();
-                for partition in (0..self.genesis().partitions).map(Partition) {
-                    if let Some(offset) = next(partition).0.checked_sub(1) {
-                        at.reach(Position { partition, offset: Offset(offset) });
-                    }
+        let next = |partition| self.store().checkpoint(partition).0.next_offset;
+        let missing = || positions.iter().find(|position| next(position.partition) <= position.offset);
+        let all = async {
+            while let Some(position) = missing() {
+                let mut waiter = self.running.shared.saver.waiters().wait_for(position);
+                self.running.shared.saver.hurry();
+                if next(position.partition) <= position.offset {
+                    waiter.woken().await;
                 }
-                return Err(Behind { at });
+            }
+        };
+        if missing().is_none() || tokio::time::timeout(within, all).await.is_ok() {
+            return Ok(());
+        }
+        counter!("docket_index_waits_in_vain_total").increment(1);
+        let mut at = Positions::default();
+        for partition in (0..self.genesis().partitions).map(Partition) {
+            if let Some(offset) = next(partition).0.checked_sub(1) {
+                at.reach(Position { partition, offset: Offset(offset) });
             }
         }
+        Err(Behind { at })
     }
 }

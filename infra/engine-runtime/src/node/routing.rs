@@ -12,6 +12,7 @@ use engine::position::{Epoch, Partition, Position};
 use engine::saga::Reactor;
 use engine::stream::{StreamName, Tenant};
 use futures::FutureExt;
+use metrics::counter;
 use tokio::sync::{OwnedSemaphorePermit, mpsc, oneshot, watch};
 use tokio::time::{Instant, sleep_until, timeout_at};
 use tracing::{debug, error};
@@ -59,8 +60,11 @@ impl<R: Reactor> Shared<R> {
     ) -> impl Future<Output = Result<Answer<R::State>, NoAnswer>> + Send + use<R> {
         let deadline = Instant::now() + wait;
         let handed = self.hand_over(envelope, deadline, way);
-        if handed.is_err() {
+        if let Err(why) = &handed {
             self.turned_away.increment(1);
+            if *why == NoAnswer::Overloaded {
+                counter!("docket_commands_turned_away_total").increment(1);
+            }
         }
         async move { answer(handed?, deadline).await }
     }
@@ -78,7 +82,8 @@ impl<R: Reactor> Shared<R> {
         let door = self.door(partition);
         let is_here = *door.route.borrow() == Route::Here;
         let (to, receiver) = oneshot::channel();
-        let reply = Reply { to, deadline, way, doubt: false };
+        let begin_by = Some(Instant::now() + self.options.queue_wait_max);
+        let reply = Reply { to, deadline, begin_by, way, doubt: false };
         if is_here {
             match door.knocks.try_send(Knock::Command(Box::new(envelope), reply)) {
                 Ok(()) => Ok(receiver),
@@ -108,7 +113,7 @@ impl<R: Reactor> Shared<R> {
         let is_here = *door.route.borrow() == Route::Here;
         let (to, receiver) = oneshot::channel();
         let deadline = Instant::now() + self.options.answer_wait;
-        let reply = Reply { to, deadline, way: Way::Anywhere, doubt: false };
+        let reply = Reply { to, deadline, begin_by: None, way: Way::Anywhere, doubt: false };
         if is_here {
             let room = timeout_at(room_until, door.knocks.reserve()).await.map_err(|_| NoAnswer::Overloaded)?;
             room.map_err(|_| self.closed())?.send(Knock::Command(Box::new(envelope), reply));
@@ -307,6 +312,8 @@ async fn carry<R: Reactor>(
         let at = route.borrow_and_update().clone();
         let tried = match &at {
             Route::Here => {
+                // It has waited for a leader, which is no fault of the queue that it comes to now.
+                reply.begin_by = None;
                 // The shard answers, or hands it back here.
                 return match timeout_at(deadline, shared.door(partition).knocks.reserve()).await {
                     Ok(Ok(room)) => room.send(Knock::Command(Box::new(envelope), reply)),

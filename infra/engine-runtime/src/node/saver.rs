@@ -16,13 +16,18 @@ use tracing::{error, warn};
 use super::inbox::Inbox;
 use crate::queue::Queue;
 use crate::store::{StateStore, StoreFault};
+use crate::waiting::Waiters;
 
 /// Records written in one batch. 4,096: what one shard may have under way.
 const BATCH_MAX: usize = 4_096;
 
 /// How long records gather before they are written, unless somebody waits for them: a stream that changes often is then
-/// written once for many changes. 5 ms: shards hold far more than comes in that time.
-const GATHER: Duration = Duration::from_millis(5);
+/// written once for many changes, and a batch costs the same whatever is in it. 100 ms: about what a checkout takes, and
+/// shards hold far more than comes in that time.
+const GATHER: Duration = Duration::from_millis(100);
+
+/// The same while somebody follows what is saved, and would rather have it soon.
+const GATHER_FOLLOWED: Duration = Duration::from_millis(5);
 
 /// How long to wait for room on the disk before trying again.
 const TRY_AGAIN_AFTER: Duration = Duration::from_secs(1);
@@ -40,6 +45,8 @@ pub(crate) struct Saver<R: Reactor> {
     queue: Queue<Save<R>>,
     /// Moves with every batch that is in the store.
     saved: watch::Sender<u64>,
+    /// Who waits for records to be in the store.
+    waiters: Waiters,
     /// What it waits for if the disk has no room.
     full: watch::Sender<Option<StoreFault>>,
     closing: AtomicBool,
@@ -48,7 +55,7 @@ pub(crate) struct Saver<R: Reactor> {
 impl<R: Reactor> Saver<R> {
     pub(crate) fn new() -> Self {
         let (saved, full) = (watch::channel(0).0, watch::channel(None).0);
-        Self { queue: Queue::new(), saved, full, closing: AtomicBool::new(false) }
+        Self { queue: Queue::new(), saved, waiters: Waiters::default(), full, closing: AtomicBool::new(false) }
     }
 
     pub(crate) fn push_all(&self, saves: impl IntoIterator<Item = Save<R>>) {
@@ -70,6 +77,11 @@ impl<R: Reactor> Saver<R> {
         }
     }
 
+    /// Has what was pushed be saved without letting more gather: somebody waits for it.
+    pub(crate) fn hurry(&self) {
+        self.queue.hurry();
+    }
+
     /// Why nothing can be saved for now, if so: the disk has no room.
     pub(crate) fn full(&self) -> watch::Receiver<Option<StoreFault>> {
         self.full.subscribe()
@@ -77,12 +89,26 @@ impl<R: Reactor> Saver<R> {
 
     /// Moves whenever the store has taken more.
     pub(crate) fn saved(&self) -> watch::Receiver<u64> {
-        self.saved.subscribe()
+        let saved = self.saved.subscribe();
+        // What gathers by now gathered for nobody.
+        self.hurry();
+        saved
     }
 
-    /// Says that the store has taken more, by somebody else's hand.
-    pub(crate) fn moved(&self) {
+    /// Those who wait for records to be in the store.
+    pub(crate) fn waiters(&self) -> &Waiters {
+        &self.waiters
+    }
+
+    /// How much waits to be written.
+    pub(crate) fn waiting(&self) -> usize {
+        self.queue.len()
+    }
+
+    /// Says that the store has taken more, also if by somebody else's hand.
+    pub(crate) fn moved(&self, store: &StateStore<R>) {
         self.saved.send_modify(|batches| *batches += 1);
+        self.waiters.wake(|partition| store.checkpoint(partition).0.next_offset);
     }
 
     pub(crate) fn close(&self) {
@@ -113,7 +139,8 @@ impl<R: Reactor> Saver<R> {
     pub(crate) fn run(&self, store: &StateStore<R>, shards: &[mpsc::UnboundedSender<Inbox<R>>]) {
         let mut batch = Vec::new();
         let mut told_forgotten: Option<Timestamp> = None;
-        while self.queue.take_gathered(BATCH_MAX, GATHER, &mut batch) {
+        let gather = || if self.saved.receiver_count() > 0 { GATHER_FOLLOWED } else { GATHER };
+        while self.queue.take_gathered(BATCH_MAX, gather, &mut batch) {
             let mut effective = Vec::with_capacity(batch.len());
             let mut saved = BTreeMap::<u16, (u64, Offset)>::new();
             let mut flushes = Vec::new();
@@ -142,7 +169,7 @@ impl<R: Reactor> Saver<R> {
             for (partition, (term, below)) in saved {
                 let _ = shards[usize::from(partition)].send(Inbox::Saved(term, below));
             }
-            self.moved();
+            self.moved(store);
             for done in flushes {
                 let _ = done.send(());
             }

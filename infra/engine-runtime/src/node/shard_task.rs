@@ -445,6 +445,12 @@ impl<R: Reactor> ShardTask<R> {
                         // The node itself is gone.
                         return Down::Ended(false);
                     }
+                    // Whoever else is about to knock goes first, so that they share a turn and a flush: the one who
+                    // knocks wakes this task at once, and it would find nobody but him.
+                    tokio::task::yield_now().await;
+                    while knocks.len() < KNOCKS_MAX && let Ok(knock) = self.knocks.try_recv() {
+                        knocks.push(knock);
+                    }
                     let since = Instant::now();
                     for knock in knocks.drain(..) {
                         if is_full { self.turn_away(knock, NoAnswer::LogFull) } else { self.take(knock, since) }
@@ -483,6 +489,11 @@ impl<R: Reactor> ShardTask<R> {
             Knock::Command(_, reply) if reply.way == Way::Here && reply.deadline <= since => {
                 self.tell(reply, Err(NoAnswer::TimedOut), since);
             }
+            Knock::Command(_, reply)
+                if reply.begin_by.is_some_and(|begin_by| begin_by < since) && self.is_settled() =>
+            {
+                self.tell(reply, Err(NoAnswer::Overloaded), since);
+            }
             Knock::Command(envelope, reply) => {
                 self.waiters.insert(ticket, Waiter::Command { id: envelope.id, since, reply });
                 self.feed(Input::Submit(ticket, *envelope));
@@ -492,6 +503,11 @@ impl<R: Reactor> ShardTask<R> {
                 self.feed(Input::Inquire(ticket, tenant, id));
             }
         }
+    }
+
+    /// Whether it has led for so long that what waited too long has waited for others in the queue, and not for a leader.
+    fn is_settled(&self) -> bool {
+        self.led_since.is_some_and(|since| since.elapsed() > self.shared.options.queue_wait_max)
     }
 
     fn hear(&mut self, told: Inbox<R>) -> Option<Down> {

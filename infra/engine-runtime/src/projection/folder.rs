@@ -3,6 +3,7 @@
 //! batch is folded again without it.
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::ops::Range;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
 
@@ -19,7 +20,7 @@ use serde::{Deserialize, Serialize};
 use serde_json::Value;
 use tracing::error;
 
-use super::rows::RowCache;
+use super::rows::{Desk, RowCache, Slot};
 use super::{PARKED_TABLE, Parked, ProjectionOptions};
 
 /// A parked stream as the store keeps it.
@@ -29,6 +30,9 @@ pub(crate) struct ParkedDoc {
     pub(crate) parked: Parked,
     /// The fold before the record of the first event that is not folded: where a retry starts to read.
     pub(crate) before: Checkpoint,
+    /// The generation of the store's tables when it was last tried; 0: not since it is counted.
+    #[serde(default)]
+    pub(crate) tried: i64,
 }
 
 /// An event out of the log, read or not.
@@ -40,6 +44,8 @@ struct Item<E> {
     /// The fold before its record.
     before: Checkpoint,
     event: Result<Recorded<E>, String>,
+    /// Which of the rows on the desk it touches.
+    touches: Range<usize>,
 }
 
 /// What was read and how far.
@@ -67,6 +73,22 @@ pub(crate) enum Step {
     Folded,
 }
 
+/// A folded batch, for whoever commits it: the fold goes on as if that had been done.
+pub(crate) struct Made {
+    /// What is to be committed; `None` if only the checkpoints would move, which can wait.
+    pub(crate) batch: Option<Arc<Batch>>,
+    /// How far the fold is with it.
+    pub(crate) at: Vec<Checkpoint>,
+    /// How many events it has.
+    pub(crate) events: usize,
+    /// Whether it was as large as one may be: there is more.
+    pub(crate) is_full: bool,
+    /// When the newest of them was recorded.
+    pub(crate) recorded_at: Option<Timestamp>,
+    /// Whether what is parked changed.
+    pub(crate) parked_changed: bool,
+}
+
 /// One projection's fold in the making.
 pub(crate) struct Folder<V: View> {
     view: Arc<V>,
@@ -75,21 +97,19 @@ pub(crate) struct Folder<V: View> {
     partitions: Vec<Partition>,
     /// Whether checkpoints move with every record, for others to see, and not only with rows.
     eager: bool,
-    /// How far is folded and committed, or folded without anything to commit.
+    /// How far is folded.
     pub(crate) at: Vec<Checkpoint>,
-    /// What the store has.
+    /// What the store has once all that was made is committed.
     pub(crate) committed: Vec<Option<Checkpoint>>,
     pub(crate) parked: BTreeMap<StreamId, ParkedDoc>,
     cache: RowCache,
     gathered: Option<Gathered<V::Event>>,
-    /// What was read while a batch was committed, and from where.
-    ahead: Option<(Vec<Checkpoint>, Gathered<V::Event>)>,
     /// Events whose view panicked in the batch under way, by partition, offset and index.
     poisoned: BTreeMap<(Partition, Offset, u32), String>,
-    supplied: BTreeMap<RowKey, Option<Row>>,
-    folded: BTreeMap<RowKey, Option<Row>>,
-    /// Rows of the batch under way that were not there before it.
-    absent: BTreeSet<RowKey>,
+    /// The rows of the batch under way.
+    desk: Desk,
+    /// Those that it changed.
+    folded: Vec<Slot>,
     /// The parked streams after the batch, and which of them changed or went.
     parked_next: BTreeMap<StreamId, ParkedDoc>,
     parked_dirty: BTreeSet<StreamId>,
@@ -97,7 +117,8 @@ pub(crate) struct Folder<V: View> {
     only: Option<BTreeMap<StreamId, Version>>,
     /// Which partition is read first; moves on, so that a busy one does not starve the others.
     first: usize,
-    pub(crate) recorded_at: Option<Timestamp>,
+    /// Of the tables that it folds into.
+    pub(crate) generation: i64,
 }
 
 impl<V: View> Folder<V> {
@@ -121,25 +142,20 @@ impl<V: View> Folder<V> {
             parked,
             cache,
             gathered: None,
-            ahead: None,
             poisoned: BTreeMap::new(),
-            supplied: BTreeMap::new(),
-            folded: BTreeMap::new(),
-            absent: BTreeSet::new(),
+            desk: Desk::default(),
+            folded: Vec::new(),
             parked_next: BTreeMap::new(),
             parked_dirty: BTreeSet::new(),
             only: None,
             first: 0,
-            recorded_at: None,
+            generation: 0,
         }
     }
 
     /// Reads what is new, at most a batch of it, and says what comes next.
     pub(crate) fn gather(&mut self, log: &dyn Log) -> Result<Step, String> {
-        let gathered = match self.ahead.take() {
-            Some((from, ahead)) if from == self.at => self.read_all(log, ahead)?,
-            _ => self.read_all(log, Gathered::from(self.at.clone()))?,
-        };
+        let gathered = self.read_all(log, Gathered::from(self.at.clone()))?;
         if gathered.records == 0 {
             return Ok(Step::Idle);
         }
@@ -147,21 +163,23 @@ impl<V: View> Folder<V> {
         Ok(self.plan())
     }
 
-    /// Reads what comes after the batch under way, for the next one. A fault shows when that is gathered.
-    pub(crate) fn read_on(&mut self, log: &dyn Log) {
-        let from = self.gathered.as_ref().map_or(&self.at, |gathered| &gathered.at).clone();
-        let ahead = self.read_all(log, Gathered::from(from.clone()));
-        self.ahead = ahead.ok().filter(|ahead| ahead.records > 0).map(|ahead| (from, ahead));
-    }
-
-    /// Reads all partitions on from where `gathered` is, at most a batch.
+    /// Reads all partitions on from where `gathered` is, at most a batch, each a little at a time: where a log keeps the
+    /// records of all partitions side by side, all are then read from the same place.
     fn read_all(&mut self, log: &dyn Log, mut gathered: Gathered<V::Event>) -> Result<Gathered<V::Event>, String> {
         let count = self.partitions.len();
-        for step in 0..count {
-            self.read(log, self.partitions[(self.first + step) % count], None, &mut gathered)?;
+        loop {
+            let records = gathered.records;
+            for _ in 0..count {
+                if gathered.items.len() >= self.options.batch_events_max {
+                    return Ok(gathered);
+                }
+                self.read(log, self.partitions[self.first % count], None, &mut gathered)?;
+                self.first = (self.first + 1) % count;
+            }
+            if gathered.records == records {
+                return Ok(gathered);
+            }
         }
-        self.first = (self.first + 1) % count.max(1);
-        Ok(gathered)
     }
 
     /// Reads one partition on from where `gathered` is, up to `end`.
@@ -234,7 +252,8 @@ impl<V: View> Folder<V> {
                         event,
                     });
                     let (partition, offset) = (position.partition, position.offset);
-                    items.push(Item { stream: stream.clone(), partition, version, offset, before, event });
+                    let touches = 0..0;
+                    items.push(Item { stream: stream.clone(), partition, version, offset, before, event, touches });
                 }
                 index += 1;
             }
@@ -243,9 +262,11 @@ impl<V: View> Folder<V> {
 
     /// Which rows have to be loaded; folds at once if none.
     fn plan(&mut self) -> Step {
-        let Some(gathered) = &self.gathered else { return Step::Idle };
-        let mut missing = BTreeSet::new();
-        for item in &gathered.items {
+        let Some(gathered) = &mut self.gathered else { return Step::Idle };
+        self.desk.clear();
+        for item in &mut gathered.items {
+            let begin = self.desk.mark();
+            item.touches = begin..begin;
             let Ok(recorded) = &item.event else { continue };
             if self.parked.contains_key(&item.stream) || self.poisoned.contains_key(&place(recorded)) {
                 continue;
@@ -253,36 +274,31 @@ impl<V: View> Folder<V> {
             match catch_unwind(AssertUnwindSafe(|| self.view.rows(recorded))) {
                 Ok(keys) => {
                     for key in keys {
-                        if self.supplied.contains_key(&key) {
-                            continue;
-                        }
-                        match self.cache.take(&key) {
-                            Some(row) => drop(self.supplied.insert(key, row)),
-                            None if self.view.begins(&key, recorded) => drop(self.supplied.insert(key, None)),
-                            None => drop(missing.insert(key)),
-                        }
+                        self.desk.touch(key, |key| match self.cache.take(key) {
+                            None if self.view.begins(key, recorded) => Some(None),
+                            known => known,
+                        });
                     }
+                    item.touches = begin..self.desk.mark();
                 }
                 Err(panic) => drop(self.poisoned.insert(place(recorded), crate::panic_text(panic.as_ref()))),
             }
         }
-        if missing.is_empty() { self.fold() } else { Step::Load(missing.into_iter().collect()) }
+        let missing = self.desk.missing();
+        if missing.is_empty() { self.fold() } else { Step::Load(missing) }
     }
 
     /// Takes the rows that were asked for and folds.
     pub(crate) fn supply(&mut self, asked: Vec<RowKey>, mut found: BTreeMap<RowKey, Row>) -> Step {
         for key in asked {
             let row = found.remove(&key);
-            self.supplied.insert(key, row);
+            self.desk.supply(&key, row);
         }
         self.fold()
     }
 
     fn fold(&mut self) -> Step {
         let Some(gathered) = self.gathered.take() else { return Step::Idle };
-        let mut rows = std::mem::take(&mut self.supplied);
-        self.absent = rows.iter().filter(|(_, row)| row.is_none()).map(|(key, _)| key.clone()).collect();
-        let mut touched = BTreeSet::new();
         let (mut parked, mut dirty) = (self.parked.clone(), BTreeSet::new());
         for item in &gathered.items {
             if let Some(doc) = parked.get_mut(&item.stream) {
@@ -296,15 +312,13 @@ impl<V: View> Folder<V> {
                     Some(why) => why.clone(),
                     None => {
                         let evolved = catch_unwind(AssertUnwindSafe(|| {
-                            for key in self.view.rows(recorded) {
-                                let row = rows.get_mut(&key).and_then(Option::take);
-                                let row = self.view.evolve(&key, row, recorded);
-                                touched.insert(key.clone());
-                                rows.insert(key, row);
-                            }
+                            self.desk.each(item.touches.clone(), |slot| {
+                                slot.row = self.view.evolve(&slot.key, slot.row.take(), recorded);
+                                slot.is_touched = true;
+                            });
                         }));
                         let Err(panic) = evolved else { continue };
-                        // Rows are half-way now: begin again from what is committed, without this event.
+                        // Rows are half-way now: begin again from what is in the store, without this event.
                         self.poisoned.insert(place(recorded), crate::panic_text(panic.as_ref()));
                         self.cache.clear();
                         self.gathered = Some(gathered);
@@ -327,16 +341,23 @@ impl<V: View> Folder<V> {
                 version: item.version,
                 waiting: 1,
                 why,
+                dropped: None,
             };
-            parked.insert(item.stream.clone(), ParkedDoc { parked: parked_here, before: item.before });
+            let doc = ParkedDoc { parked: parked_here, before: item.before, tried: self.generation };
+            parked.insert(item.stream.clone(), doc);
             dirty.insert(item.stream.clone());
         }
-        // What was only looked at is as committed as before.
-        let (folded, looked_at) = rows.into_iter().partition::<BTreeMap<_, _>, _>(|(key, _)| touched.contains(key));
-        for (key, row) in looked_at {
-            self.cache.put(key, row);
+        for slot in self.desk.clear() {
+            if slot.is_touched {
+                self.folded.push(slot);
+            } else {
+                // What was only looked at is as it was before.
+                self.cache.put(slot.key, slot.row);
+            }
         }
-        self.folded = folded;
+        // New rows first, each kind in the order of its keys: a tree is written in its own order.
+        self.folded
+            .sort_unstable_by(|one, other| is_new(other).cmp(&is_new(one)).then_with(|| one.key.cmp(&other.key)));
         self.parked_next = parked;
         self.parked_dirty = dirty;
         self.gathered = Some(gathered);
@@ -344,28 +365,39 @@ impl<V: View> Folder<V> {
         Step::Folded
     }
 
-    /// How many events the batch under way has.
-    pub(crate) fn events(&self) -> usize {
-        self.gathered.as_ref().map_or(0, |gathered| gathered.items.len())
-    }
-
-    /// What is to be committed; `None` if only the checkpoints would move, which can wait.
-    pub(crate) fn batch(&self) -> Option<Batch> {
-        if self.folded.is_empty() && self.parked_dirty.is_empty() && !self.eager {
-            return None;
+    /// Hands the folded batch out and goes on as if it were committed.
+    pub(crate) fn make(&mut self) -> Made {
+        let gathered = self.gathered.take().unwrap_or_else(|| Gathered::from(self.at.clone()));
+        let parked_changed = !self.parked_dirty.is_empty();
+        self.at = gathered.at;
+        let batch = (!self.folded.is_empty() || parked_changed || self.eager).then(|| {
+            let mut batch = self.checkpoints(&self.at);
+            batch.rows.reserve_exact(self.folded.len() + self.parked_dirty.len());
+            for slot in std::mem::take(&mut self.folded) {
+                batch.new += usize::from(is_new(&slot));
+                batch.rows.push((slot.key.clone(), slot.row.clone()));
+                self.cache.put(slot.key, slot.row);
+            }
+            for stream in &self.parked_dirty {
+                batch.rows.push((parked_key(stream), self.parked_next.get(stream).map(parked_row)));
+            }
+            Arc::new(batch)
+        });
+        if batch.is_some() {
+            self.all_committed();
         }
-        let mut batch = self.checkpoints(self.gathered.as_ref().map_or(&self.at, |gathered| &gathered.at));
-        let (new, known) = self
-            .folded
-            .iter()
-            .map(|(key, row)| (key.clone(), row.clone()))
-            .partition::<Vec<_>, _>(|(key, row)| row.is_some() && self.absent.contains(key));
-        (batch.new, batch.rows) = (new.len(), new);
-        batch.rows.extend(known);
-        for stream in &self.parked_dirty {
-            batch.rows.push((parked_key(stream), self.parked_next.get(stream).map(parked_row)));
+        if parked_changed {
+            self.parked = std::mem::take(&mut self.parked_next);
         }
-        Some(batch)
+        self.parked_dirty.clear();
+        Made {
+            batch,
+            at: self.at.clone(),
+            events: gathered.items.len(),
+            is_full: gathered.items.len() >= self.options.batch_events_max,
+            recorded_at: gathered.recorded_at,
+            parked_changed,
+        }
     }
 
     /// A batch that only moves checkpoints.
@@ -377,26 +409,6 @@ impl<V: View> Folder<V> {
             }
         }
         batch
-    }
-
-    /// The batch is in the store (or there was nothing to be stored). True if what is parked changed.
-    pub(crate) fn done(&mut self, stored: bool) -> bool {
-        if let Some(gathered) = self.gathered.take() {
-            self.recorded_at = gathered.recorded_at.or(self.recorded_at);
-            self.at = gathered.at;
-        }
-        if stored {
-            self.all_committed();
-        }
-        for (key, row) in std::mem::take(&mut self.folded) {
-            self.cache.put(key, row);
-        }
-        let changed = !self.parked_dirty.is_empty();
-        if changed {
-            self.parked = std::mem::take(&mut self.parked_next);
-        }
-        self.parked_dirty.clear();
-        changed
     }
 
     /// The store's checkpoints are where the fold is.
@@ -412,7 +424,7 @@ impl<V: View> Folder<V> {
     pub(crate) fn begin_retry(&mut self, partition: Partition) -> Option<Retry> {
         let mut docs = BTreeMap::new();
         for (stream, doc) in &self.parked {
-            if doc.parked.partition == partition {
+            if doc.parked.partition == partition && doc.parked.dropped.is_none() {
                 docs.insert(stream.clone(), doc.clone());
             }
         }
@@ -447,7 +459,7 @@ impl<V: View> Folder<V> {
         if let Some(committed) = self.committed[slot] {
             batch.checkpoints.push((retry.partition, Some(committed), committed));
         }
-        batch.rows = self.folded.iter().map(|(key, row)| (key.clone(), row.clone())).collect();
+        batch.rows = self.folded.iter().map(|slot| (slot.key.clone(), slot.row.clone())).collect();
         let items = gathered.map_or_else(Vec::new, |gathered| gathered.items);
         if self.parked_dirty.is_empty() && self.folded.is_empty() {
             self.parked_next = self.parked.clone();
@@ -474,8 +486,8 @@ impl<V: View> Folder<V> {
 
     /// A stretch of a retry is in the store. True if there is more to read.
     pub(crate) fn done_retry(&mut self, retry: &Retry) -> bool {
-        for (key, row) in std::mem::take(&mut self.folded) {
-            self.cache.put(key, row);
+        for slot in std::mem::take(&mut self.folded) {
+            self.cache.put(slot.key, slot.row);
         }
         self.parked = std::mem::take(&mut self.parked_next);
         self.parked_dirty.clear();
@@ -495,15 +507,20 @@ pub(crate) struct Retry {
     end: Offset,
 }
 
+/// Whether a row comes to be with this batch.
+fn is_new(slot: &Slot) -> bool {
+    slot.was_absent && slot.row.is_some()
+}
+
 fn place<E>(recorded: &Recorded<E>) -> (Partition, Offset, u32) {
     (recorded.position.partition, recorded.position.offset, recorded.index)
 }
 
-fn parked_key(stream: &StreamId) -> RowKey {
+pub(crate) fn parked_key(stream: &StreamId) -> RowKey {
     RowKey { table: PARKED_TABLE.name, key: format!("{}/{}", stream.tenant, stream.name) }
 }
 
-fn parked_row(doc: &ParkedDoc) -> Row {
+pub(crate) fn parked_row(doc: &ParkedDoc) -> Row {
     let columns = vec![Value::from(doc.parked.partition.0)];
     let version = doc.parked.version.0;
     Row { version, doc: Doc::of(doc), columns }

@@ -2,22 +2,40 @@
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
 
 use engine::position::{Offset, Partition};
+use engine::read_store::Batch;
 use engine::stream::StreamId;
-use metrics::{Gauge, gauge};
+use metrics::{Counter, Gauge, counter, gauge};
 use parking_lot::{Mutex, RwLock};
-use tokio::sync::watch;
+use tokio::sync::{Notify, watch};
 use tracing::{error, info};
 
+use super::cache::ReadCache;
 use super::{Parked, ProjectionStatus};
+use crate::waiting::Waiters;
 
 /// What is told. Watermarks are told after what is parked, so that who waited for a record also sees that it is parked.
 pub(super) struct Published {
+    pub(super) name: &'static str,
     /// Each partition's next offset.
     pub(super) watermark: watch::Sender<Vec<Offset>>,
     pub(super) status: watch::Sender<ProjectionStatus>,
     pub(super) parked: RwLock<BTreeMap<StreamId, Parked>>,
+    /// Whether the store was told that little is left to fold, and has done what it keeps for then.
+    pub(super) caught_up: watch::Sender<bool>,
+    /// Events folded since the start.
+    pub(super) events: AtomicU64,
+    /// How many wait for records, and what tells workers of the first of them.
+    waiting: AtomicUsize,
+    pub(super) hurry: Notify,
+    /// Rows at hand. Changed before watermarks are told, so that who waited for a record sees it there too.
+    pub(super) cache: Arc<ReadCache>,
+    /// Who waits for watermarks.
+    pub(super) waiters: Waiters,
+    /// Who waited in vain.
+    pub(super) behind: Counter,
     workers: Mutex<BTreeMap<usize, Said>>,
     lag_events: Gauge,
     lag_seconds: Gauge,
@@ -32,12 +50,29 @@ struct Said {
     lag_seconds: f64,
 }
 
+/// Somebody waits.
+pub(super) struct Waiting<'a>(&'a AtomicUsize);
+
+impl Drop for Waiting<'_> {
+    fn drop(&mut self) {
+        self.0.fetch_sub(1, Ordering::AcqRel);
+    }
+}
+
 impl Published {
-    pub(super) fn new(partitions: u16, name: &'static str) -> Arc<Self> {
+    pub(super) fn new(partitions: u16, name: &'static str, cache: ReadCache) -> Arc<Self> {
         Arc::new(Self {
+            name,
             watermark: watch::channel(vec![Offset(0); usize::from(partitions)]).0,
             status: watch::channel(ProjectionStatus::Running).0,
             parked: RwLock::new(BTreeMap::new()),
+            caught_up: watch::channel(false).0,
+            events: AtomicU64::new(0),
+            waiting: AtomicUsize::new(0),
+            hurry: Notify::new(),
+            cache: Arc::new(cache),
+            waiters: Waiters::default(),
+            behind: counter!("docket_projection_waits_in_vain_total", "projection" => name),
             workers: Mutex::new(BTreeMap::new()),
             lag_events: gauge!("docket_projection_lag_events", "projection" => name),
             lag_seconds: gauge!("docket_projection_lag_seconds", "projection" => name),
@@ -45,9 +80,23 @@ impl Published {
         })
     }
 
+    /// Somebody waits for records from now on until what is returned is dropped: no worker lets gather more meanwhile.
+    pub(super) fn wait(&self) -> Waiting<'_> {
+        self.waiting.fetch_add(1, Ordering::AcqRel);
+        self.hurry.notify_waiters();
+        Waiting(&self.waiting)
+    }
+
+    /// Whether somebody waits for records.
+    pub(super) fn is_waited_for(&self) -> bool {
+        self.waiting.load(Ordering::Acquire) > 0
+    }
+
     /// These partitions are so far.
     pub(super) fn reached(&self, at: impl Iterator<Item = (Partition, Offset)>) {
-        self.watermark.send_if_modified(|watermark| {
+        let at = at.collect::<Vec<_>>();
+        self.cache.reached(&at);
+        let news = self.watermark.send_if_modified(|watermark| {
             let mut moved = false;
             for (partition, next) in at {
                 if let Some(slot) = watermark.get_mut(usize::from(partition.0)) {
@@ -57,13 +106,28 @@ impl Published {
             }
             moved
         });
+        if news {
+            let watermark = self.watermark.borrow();
+            self.waiters.wake(|at| watermark.get(usize::from(at.0)).copied().unwrap_or_default());
+        }
+    }
+
+    /// A batch is in the store.
+    pub(super) fn committed(&self, batch: &Batch) {
+        self.cache.committed(batch);
     }
 
     /// These streams are parked in the partitions that are meant, and no others.
     pub(super) fn park(&self, meant: impl Fn(Partition) -> bool, now: BTreeMap<StreamId, Parked>) {
         let mut parked = self.parked.write();
+        let before = parked.keys().cloned().collect::<Vec<_>>();
         parked.retain(|_, parked| !meant(parked.partition));
         parked.extend(now.into_iter().filter(|(_, parked)| meant(parked.partition)));
+        if !parked.keys().eq(&before) {
+            // What is parked no more was folded on without its checkpoint's moving: rows at hand may be from before. Still
+            // under the lock: nobody sees the one without the other.
+            self.cache.clear();
+        }
         self.parked_count.set(parked.len() as f64);
         if !parked.is_empty() {
             info!(projection.parked = parked.len(), "streams are set aside");
@@ -97,6 +161,11 @@ impl Published {
     pub(super) fn over(&self, status: ProjectionStatus) {
         if let ProjectionStatus::Failed(fault) = &status {
             error!(fault.code = "projection-stopped", error = %crate::chain(fault), "a projection has stopped");
+        } else {
+            // Of one that ended as it was asked to, nothing stays to be alarmed about.
+            self.lag_events.set(0.0);
+            self.lag_seconds.set(0.0);
+            self.parked_count.set(0.0);
         }
         self.status.send_replace(status);
     }

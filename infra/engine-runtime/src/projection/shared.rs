@@ -173,7 +173,9 @@ impl<V: View> Supervisor<V> {
             End::Fenced(partition) => {
                 info!(partition = partition.0, "another worker moved the checkpoint: asking the store where it is");
             }
-            End::Fault(ProjectionFault::Store(fault)) if matches!(*fault, StoreFault::Unavailable(_)) => {
+            End::Fault(ProjectionFault::Store(fault))
+                if matches!(*fault, StoreFault::Unavailable(_) | StoreFault::Fenced(_)) =>
+            {
                 let why = crate::chain(&*fault);
                 warn!(error = %why, projection.wait_ms = slot.wait.as_millis() as u64, "the read store does not answer");
                 self.source.published.waiting(number, Some(why));

@@ -1,25 +1,29 @@
-//! The task of a projection: it waits for the log to grow, has the folder read and fold, and commits. Whatever may wait
-//! for a disk runs in tasks of its own that are never cut off.
+//! The task of a projection: it waits for the log to grow, has the folder read and fold, and commits. While it is far
+//! behind it folds the next batch during the commit of the last; else it lets gather what comes meanwhile. Whatever may
+//! wait for a disk runs in tasks of its own that are never cut off.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::panic::AssertUnwindSafe;
 use std::sync::Arc;
+use std::sync::atomic::Ordering;
 use std::time::Duration;
 
 use engine::log::{Log, WakerGuard};
 use engine::ports::Clock;
-use engine::position::{Offset, Partition};
+use engine::position::{Checkpoint, Offset, Partition};
 use engine::read_store::{Batch, Query, ReadStore, StoreFault};
 use engine::record::Genesis;
 use engine::stream::StreamId;
+use engine::time::Timestamp;
 use engine::view::{Row, RowKey, View};
 use futures::FutureExt;
 use metrics::{Counter, counter};
 use tokio::sync::Notify;
+use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 use tracing::warn;
 
-use super::folder::{Folder, ParkedDoc, Step};
+use super::folder::{Folder, Made, ParkedDoc, Step};
 use super::published::Published;
 use super::{PARKED_TABLE, ProjectionFault, ProjectionOptions, ProjectionStatus};
 
@@ -29,21 +33,38 @@ const BACK_OFF_FIRST: Duration = Duration::from_millis(50);
 const BACK_OFF_MAX: Duration = Duration::from_secs(5);
 /// Records without rows after which checkpoints are committed all the same, so that a restart reads little again.
 const UNCOMMITTED_MAX: u64 = 10_000;
+/// Least time from one commit to the next where nobody waits for records: a commit of one event costs nearly as much as one
+/// of fifty. 4 ms: what is written shows within 10.
+const PERIOD: Duration = Duration::from_millis(4);
 /// Parked streams read at once.
 const PARKED_PAGE: u32 = 1_000;
 
 pub(super) struct Worker<V: View> {
+    hands: Hands<V>,
+    woken: Arc<Notify>,
+    _wakers: (WakerGuard, Option<WakerGuard>),
+    /// The store as readers have it, which follows what is in use; the source's own stays with what this worker feeds.
+    readers: Arc<dyn ReadStore>,
+    /// Of what it feeds.
+    generation: i64,
+    caught_up: bool,
+    /// `None` only while it is lent to a blocking task.
+    folder: Option<Folder<V>>,
+    events: Counter,
+    commits: Counter,
+}
+
+/// The worker without its folder, which is lent out while it commits.
+struct Hands<V: View> {
     source: Source<V>,
     /// Names it among the workers of this projection.
     number: usize,
     partitions: Vec<Partition>,
     stop: CancellationToken,
-    woken: Arc<Notify>,
-    _waker: WakerGuard,
-    /// `None` only while it is lent to a blocking task.
-    folder: Option<Folder<V>>,
-    events: Counter,
-    commits: Counter,
+    /// How far the rows are that everybody can read.
+    shown: Vec<Checkpoint>,
+    /// When the newest event in them was recorded.
+    recorded_at: Option<Timestamp>,
 }
 
 /// What all workers of a projection work from and on.
@@ -93,11 +114,13 @@ pub(super) enum End {
 impl<V: View> Worker<V> {
     /// A worker for these partitions, from where the store says that they are.
     pub(super) async fn open(
-        source: Source<V>,
+        mut source: Source<V>,
         number: usize,
         partitions: BTreeSet<Partition>,
         stop: CancellationToken,
     ) -> Result<Self, ProjectionFault> {
+        let readers = source.store.clone();
+        source.store = readers.feeder().unwrap_or_else(|| readers.clone());
         let (opening, log_id) = (source.store.clone(), source.genesis.log);
         let checkpoints = spawned(async move { opening.open(log_id).await }).await.map_err(store_fault)?;
         let mut committed = vec![None; usize::from(source.genesis.partitions)];
@@ -130,30 +153,53 @@ impl<V: View> Worker<V> {
         let waker = source.log.on_append(Arc::new(move || waking.notify_one()));
         let partitions = partitions.into_iter().collect::<Vec<_>>();
         let (view, options) = (source.view.clone(), source.options.clone());
-        let folder = Folder::new(view, options, partitions.clone(), source.shared, committed, parked);
-        let (folder, _waker) = (Some(folder), waker);
-        let worker = Self { source, number, partitions, stop, woken, _waker, folder, events, commits };
-        worker.publish_parked();
-        worker.publish();
-        worker.running();
-        Ok(worker)
+        let mut folder = Folder::new(view, options, partitions.clone(), source.shared, committed, parked);
+        let generation = source.store.generation();
+        folder.generation = generation;
+        let waking = woken.clone();
+        let switched = readers.on_switched(Arc::new(move || waking.notify_one()));
+        let hands = Hands { source, number, partitions, stop, shown: folder.at.clone(), recorded_at: None };
+        hands.publish_parked(&folder);
+        hands.publish();
+        hands.running();
+        let (folder, _wakers, caught_up) = (Some(folder), (waker, switched), false);
+        Ok(Self { hands, woken, _wakers, readers, generation, caught_up, folder, events, commits })
     }
 
-    /// Alone in its projection: until it is stopped or cannot go on.
-    pub(super) async fn run_alone(self) {
-        let published = self.source.published.clone();
-        let status = match self.run().await {
-            End::Asked => ProjectionStatus::Stopped,
-            End::Fenced(partition) => ProjectionStatus::Failed(store_fault(StoreFault::Fenced(partition))),
-            End::Fault(fault) => ProjectionStatus::Failed(fault),
+    /// Alone in its projection: until it is stopped or cannot go on. If other tables come into use, it goes on with them.
+    pub(super) async fn run_alone(mut self) {
+        let published = self.hands.source.published.clone();
+        let status = loop {
+            let anew = self.anew();
+            let status = match self.run().await {
+                End::Asked => ProjectionStatus::Stopped,
+                End::Fenced(_) if anew.is_due() => match anew.open().await {
+                    Ok(worker) => {
+                        self = worker;
+                        continue;
+                    }
+                    Err(status) => status,
+                },
+                End::Fenced(partition) => ProjectionStatus::Failed(store_fault(StoreFault::Fenced(partition))),
+                End::Fault(fault) => ProjectionStatus::Failed(fault),
+            };
+            break status;
         };
         published.over(status);
+    }
+
+    /// What it takes to begin anew, with whatever is in use then.
+    fn anew(&self) -> Anew<V> {
+        let Hands { source, number, partitions, stop, .. } = &self.hands;
+        let source = Source { store: self.readers.clone(), ..source.clone() };
+        let partitions = partitions.iter().copied().collect();
+        Anew { source, number: *number, partitions, stop: stop.clone(), generation: self.generation }
     }
 
     /// Until it is stopped or cannot go on.
     pub(super) async fn run(mut self) -> End {
         let end = AssertUnwindSafe(self.follow()).catch_unwind().await;
-        self.source.published.forget(self.number);
+        self.hands.source.published.forget(self.hands.number);
         end.unwrap_or_else(|panic| End::Fault(ProjectionFault::Wrong(crate::panic_text(panic.as_ref()))))
     }
 
@@ -161,21 +207,80 @@ impl<V: View> Worker<V> {
         if let Err(end) = self.retry_parked().await {
             return end;
         }
+        let mut made = None;
+        let mut began = Instant::now() - PERIOD;
         loop {
-            if self.stop.is_cancelled() {
-                return self.leave().await;
+            let stopping = self.hands.stop.is_cancelled();
+            if !stopping && self.readers.generation() != self.generation {
+                return End::Fenced(self.hands.partitions.first().copied().unwrap_or_default());
             }
-            let worked = match self.batch().await {
-                Ok(worked) => worked,
+            let was_idle = made.is_none();
+            let next = match made.take() {
+                None if stopping => return self.leave().await,
+                None => {
+                    self.breathe(began).await;
+                    let begin = Instant::now();
+                    let made = self.make().await;
+                    if let Ok(Some(_)) = made {
+                        began = begin;
+                    }
+                    made
+                }
+                Some(now) => self.commit_making(now, stopping).await,
+            };
+            made = match next {
+                Ok(next) => next,
                 Err(end) => return end,
             };
-            if !worked {
+            if !self.caught_up
+                && let Err(end) = self.say_caught_up(was_idle && made.is_none()).await
+            {
+                return end;
+            }
+            if was_idle && made.is_none() {
+                self.hands.report_lag();
                 tokio::select! {
                     biased;
-                    () = self.stop.cancelled() => {}
+                    () = self.hands.stop.cancelled() => {}
                     () = self.woken.notified() => {}
                 }
             }
+        }
+    }
+
+    /// Tells the store once that little is left to fold.
+    async fn say_caught_up(&mut self, idle: bool) -> Result<(), End> {
+        if !idle && self.hands.behind() > self.hands.source.options.batch_events_max as u64 {
+            return Ok(());
+        }
+        let store = self.hands.source.store.clone();
+        match spawned(async move { store.caught_up().await }).await {
+            Ok(()) => {
+                self.caught_up = true;
+                self.hands.source.published.caught_up.send_replace(true);
+            }
+            // Said again after the next batch.
+            Err(StoreFault::Unavailable(why)) => warn!(error = %why, "the read store does not answer"),
+            Err(fault) => return Err(store_end(fault)),
+        }
+        Ok(())
+    }
+
+    /// Lets gather what comes, unless somebody waits for it.
+    async fn breathe(&self, began: Instant) {
+        let published = &self.hands.source.published;
+        let hurry = published.hurry.notified();
+        tokio::pin!(hurry);
+        // Registered before the look: who comes in between is not missed.
+        hurry.as_mut().enable();
+        if published.is_waited_for() {
+            return;
+        }
+        tokio::select! {
+            biased;
+            () = self.hands.stop.cancelled() => {}
+            () = &mut hurry => {}
+            () = tokio::time::sleep_until(began + PERIOD) => {}
         }
     }
 
@@ -186,7 +291,7 @@ impl<V: View> Worker<V> {
     ) -> Result<T, End> {
         let wrong = || End::Fault(ProjectionFault::Wrong("its folder is gone".to_owned()));
         let mut folder = self.folder.take().ok_or_else(wrong)?;
-        let log = self.source.log.clone();
+        let log = self.hands.source.log.clone();
         let done = tokio::task::spawn_blocking(move || {
             let result = work(&mut folder, log.as_ref());
             (folder, result)
@@ -200,37 +305,57 @@ impl<V: View> Worker<V> {
         self.folder.as_mut().expect("lent only within `fold`, which puts it back or ends the worker")
     }
 
-    /// Folds and commits what is there, at most one batch. False if there was nothing.
-    async fn batch(&mut self) -> Result<bool, End> {
+    /// Folds what is there, at most one batch of it; nothing if there is nothing.
+    async fn make(&mut self) -> Result<Option<Made>, End> {
         let step = self.fold(|folder, log| folder.gather(log)).await?.map_err(log_fault)?;
-        if !self.load_and_fold(step).await? {
-            self.report_lag();
-            return Ok(false);
+        Ok(if self.load_and_fold(step).await? { Some(self.folder().make()) } else { None })
+    }
+
+    /// Commits a batch. If there was more than it took, the next one is folded meanwhile: that is given back. What has to
+    /// be looked up in the store waits until the commit is done.
+    async fn commit_making(&mut self, now: Made, last: bool) -> Result<Option<Made>, End> {
+        if last || !now.is_full {
+            self.hands.commit_made(&now).await?;
+            self.is_done(&now).await?;
+            return Ok(None);
         }
-        let events = self.folder().events();
-        let stored = match self.folder().batch() {
-            Some(batch) => {
-                self.commit_reading_on(batch).await?;
-                self.commits.increment(1);
-                true
+        let wrong = || End::Fault(ProjectionFault::Wrong("its folder is gone".to_owned()));
+        let mut folder = self.folder.take().ok_or_else(wrong)?;
+        let log = self.hands.source.log.clone();
+        let folding = tokio::task::spawn_blocking(move || {
+            let step = folder.gather(log.as_ref());
+            (folder, step)
+        });
+        let (committed, folding) = tokio::join!(self.hands.commit_made(&now), folding);
+        let (folder, step) = folding.map_err(|_| wrong())?;
+        self.folder = Some(folder);
+        committed?;
+        self.is_done(&now).await?;
+        Ok(if self.load_and_fold(step.map_err(log_fault)?).await? { Some(self.folder().make()) } else { None })
+    }
+
+    /// Tells everybody of a batch that is in the store, or that had nothing for it.
+    async fn is_done(&mut self, made: &Made) -> Result<(), End> {
+        self.commits.increment(u64::from(made.batch.is_some()));
+        self.events.increment(made.events as u64);
+        self.hands.source.published.events.fetch_add(made.events as u64, Ordering::Relaxed);
+        self.hands.recorded_at = made.recorded_at.or(self.hands.recorded_at);
+        self.hands.shown.clone_from(&made.at);
+        if made.parked_changed
+            && let Some(folder) = &self.folder
+        {
+            self.hands.publish_parked(folder);
+        }
+        if made.batch.is_none() {
+            let committed = self.folder().committed.iter().map(|at| at.unwrap_or_default().next_offset.0);
+            let uncommitted = made.at.iter().zip(committed).map(|(at, committed)| at.next_offset.0 - committed);
+            if uncommitted.sum::<u64>() > UNCOMMITTED_MAX {
+                self.commit_checkpoints().await?;
             }
-            None => false,
-        };
-        if self.folder().done(stored) {
-            self.publish_parked();
         }
-        self.events.increment(events as u64);
-        let uncommitted = {
-            let folder = self.folder();
-            let committed = folder.committed.iter().map(|committed| committed.unwrap_or_default().next_offset.0);
-            folder.at.iter().zip(committed).map(|(at, committed)| at.next_offset.0 - committed).sum::<u64>()
-        };
-        if uncommitted > UNCOMMITTED_MAX {
-            self.commit_checkpoints().await?;
-        }
-        self.publish();
-        self.report_lag();
-        Ok(true)
+        self.hands.publish();
+        self.hands.report_lag();
+        Ok(())
     }
 
     /// Follows the folder's steps until it has folded. False if there was nothing.
@@ -240,14 +365,73 @@ impl<V: View> Worker<V> {
                 Step::Idle => return Ok(false),
                 Step::Folded => return Ok(true),
                 Step::Load(keys) => {
-                    let found = self.load(keys.clone()).await?;
+                    let found = self.hands.load(keys.clone()).await?;
                     step = self.fold(move |folder, _| folder.supply(keys, found)).await?;
                 }
             }
         }
     }
 
-    async fn load(&mut self, keys: Vec<RowKey>) -> Result<BTreeMap<RowKey, Row>, End> {
+    async fn commit_checkpoints(&mut self) -> Result<(), End> {
+        let batch = {
+            let folder = self.folder();
+            folder.checkpoints(&folder.at)
+        };
+        if !batch.checkpoints.is_empty() {
+            self.hands.commit(&Arc::new(batch)).await?;
+            self.folder().all_committed();
+        }
+        Ok(())
+    }
+
+    /// Tries what was parked again, once per start: a fixed view or a new upcaster may take it now.
+    async fn retry_parked(&mut self) -> Result<(), End> {
+        for partition in self.hands.partitions.clone() {
+            let Some(mut retry) = self.folder().begin_retry(partition) else { continue };
+            loop {
+                if self.hands.stop.is_cancelled() {
+                    return Err(End::Asked);
+                }
+                let (step, lent) = self
+                    .fold(move |folder, log| {
+                        let step = folder.gather_retry(log, &retry);
+                        (step, retry)
+                    })
+                    .await?;
+                retry = lent;
+                self.load_and_fold(step.map_err(log_fault)?).await?;
+                let batch = self.folder().batch_retry(&mut retry);
+                self.hands.commit(&Arc::new(batch)).await?;
+                if !self.folder().done_retry(&retry) {
+                    break;
+                }
+            }
+        }
+        if let Some(folder) = &self.folder {
+            self.hands.publish_parked(folder);
+        }
+        Ok(())
+    }
+
+    /// Leaves the store where the fold is.
+    async fn leave(&mut self) -> End {
+        match self.commit_checkpoints().await {
+            Ok(()) => End::Asked,
+            Err(end) => end,
+        }
+    }
+}
+
+impl<V: View> Hands<V> {
+    /// Commits what was made, if there is anything to be committed.
+    async fn commit_made(&self, made: &Made) -> Result<(), End> {
+        match &made.batch {
+            Some(batch) => self.commit(batch).await,
+            None => Ok(()),
+        }
+    }
+
+    async fn load(&self, keys: Vec<RowKey>) -> Result<BTreeMap<RowKey, Row>, End> {
         let mut wait = BACK_OFF_FIRST;
         loop {
             let (store, asked) = (self.source.store.clone(), keys.clone());
@@ -257,46 +441,21 @@ impl<V: View> Worker<V> {
                     return Ok(found);
                 }
                 Err(StoreFault::Unavailable(why)) => self.back_off(&mut wait, why.to_string()).await?,
-                Err(fault) => return Err(End::Fault(store_fault(fault))),
+                Err(fault) => return Err(store_end(fault)),
             }
         }
     }
 
-    /// Commits, and reads the next batch meanwhile: one waits for the store, the other for a processor.
-    async fn commit_reading_on(&mut self, batch: Batch) -> Result<(), End> {
-        let wrong = || End::Fault(ProjectionFault::Wrong("its folder is gone".to_owned()));
-        let mut folder = self.folder.take().ok_or_else(wrong)?;
-        let log = self.source.log.clone();
-        let reading = tokio::task::spawn_blocking(move || {
-            folder.read_on(log.as_ref());
-            folder
-        });
-        let (committed, folder) = tokio::join!(self.commit(batch), reading);
-        self.folder = Some(folder.map_err(|_| wrong())?);
-        committed
-    }
-
-    async fn commit_checkpoints(&mut self) -> Result<(), End> {
-        let batch = {
-            let folder = self.folder();
-            folder.checkpoints(&folder.at)
-        };
-        if !batch.checkpoints.is_empty() {
-            self.commit(batch).await?;
-            self.folder().all_committed();
-        }
-        Ok(())
-    }
-
     /// Commits, again and again while the store does not answer. A commit whose answer was lost may have been done: then
     /// the next try is fenced by our own, which the checkpoints tell.
-    async fn commit(&mut self, batch: Batch) -> Result<(), End> {
+    async fn commit(&self, batch: &Arc<Batch>) -> Result<(), End> {
         let mut wait = BACK_OFF_FIRST;
         let mut in_doubt = false;
         loop {
             let (store, trying) = (self.source.store.clone(), batch.clone());
-            match spawned(async move { store.commit(trying).await }).await {
+            match spawned(async move { store.commit_shared(trying).await }).await {
                 Ok(()) => {
+                    self.source.published.committed(batch);
                     self.running();
                     return Ok(());
                 }
@@ -306,7 +465,8 @@ impl<V: View> Worker<V> {
                 }
                 Err(StoreFault::Fenced(partition)) => {
                     let moved = batch.checkpoints.iter().any(|(_, from, to)| from.as_ref() != Some(to));
-                    if in_doubt && moved && self.is_committed(&batch).await? {
+                    if in_doubt && moved && self.is_committed(batch).await? {
+                        self.source.published.committed(batch);
                         self.running();
                         return Ok(());
                     }
@@ -317,19 +477,19 @@ impl<V: View> Worker<V> {
         }
     }
 
-    async fn is_committed(&mut self, batch: &Batch) -> Result<bool, End> {
+    async fn is_committed(&self, batch: &Batch) -> Result<bool, End> {
         let mut wait = BACK_OFF_FIRST;
         loop {
             let (store, log_id) = (self.source.store.clone(), self.source.genesis.log);
             match spawned(async move { store.open(log_id).await }).await {
                 Ok(found) => return Ok(batch.checkpoints.iter().all(|(at, _, to)| found.get(at) == Some(to))),
                 Err(StoreFault::Unavailable(why)) => self.back_off(&mut wait, why.to_string()).await?,
-                Err(fault) => return Err(End::Fault(store_fault(fault))),
+                Err(fault) => return Err(store_end(fault)),
             }
         }
     }
 
-    async fn back_off(&mut self, wait: &mut Duration, why: String) -> Result<(), End> {
+    async fn back_off(&self, wait: &mut Duration, why: String) -> Result<(), End> {
         warn!(projection.wait_ms = wait.as_millis() as u64, error = %why, "the read store does not answer");
         self.source.published.waiting(self.number, Some(why));
         self.report_lag();
@@ -347,61 +507,28 @@ impl<V: View> Worker<V> {
         self.source.published.waiting(self.number, None);
     }
 
-    /// Tries what was parked again, once per start: a fixed view or a new upcaster may take it now.
-    async fn retry_parked(&mut self) -> Result<(), End> {
-        for partition in self.partitions.clone() {
-            let Some(mut retry) = self.folder().begin_retry(partition) else { continue };
-            loop {
-                if self.stop.is_cancelled() {
-                    return Err(End::Asked);
-                }
-                let (step, lent) = self
-                    .fold(move |folder, log| {
-                        let step = folder.gather_retry(log, &retry);
-                        (step, retry)
-                    })
-                    .await?;
-                retry = lent;
-                self.load_and_fold(step.map_err(log_fault)?).await?;
-                let batch = self.folder().batch_retry(&mut retry);
-                self.commit(batch).await?;
-                if !self.folder().done_retry(&retry) {
-                    break;
-                }
-            }
-        }
-        self.publish_parked();
-        Ok(())
-    }
-
-    /// Leaves the store where the fold is.
-    async fn leave(&mut self) -> End {
-        match self.commit_checkpoints().await {
-            Ok(()) => End::Asked,
-            Err(end) => end,
-        }
-    }
-
     fn publish(&self) {
-        let Some(folder) = &self.folder else { return };
-        let at = self.partitions.iter().map(|at| (*at, folder.at[usize::from(at.0)].next_offset));
+        let at = self.partitions.iter().map(|at| (*at, self.shown[usize::from(at.0)].next_offset));
         self.source.published.reached(at);
     }
 
-    fn publish_parked(&self) {
-        let Some(folder) = &self.folder else { return };
+    fn publish_parked(&self, folder: &Folder<V>) {
         let parked = folder.parked.iter().map(|(stream, doc)| (stream.clone(), doc.parked.clone()));
         self.source.published.park(|at| self.partitions.contains(&at), parked.collect());
     }
 
-    fn report_lag(&self) {
-        let Some(folder) = &self.folder else { return };
+    /// How many records are not in the rows.
+    fn behind(&self) -> u64 {
         let behind = |partition: &Partition| {
-            let at = folder.at[usize::from(partition.0)].next_offset;
+            let at = self.shown[usize::from(partition.0)].next_offset;
             self.source.log.end(*partition).0.saturating_sub(at.0)
         };
-        let lag: u64 = self.partitions.iter().map(behind).sum();
-        let seconds = match folder.recorded_at {
+        self.partitions.iter().map(behind).sum()
+    }
+
+    fn report_lag(&self) {
+        let lag = self.behind();
+        let seconds = match self.recorded_at {
             Some(recorded_at) if lag > 0 => self.source.clock.now().micros_since(recorded_at) as f64 / 1e6,
             _ => 0.0,
         };
@@ -445,6 +572,65 @@ pub(super) async fn read_parked(store: &Arc<dyn ReadStore>) -> Result<BTreeMap<S
         if !full {
             return Ok(parked);
         }
+    }
+}
+
+/// What it takes to begin anew.
+struct Anew<V: View> {
+    source: Source<V>,
+    number: usize,
+    partitions: BTreeSet<Partition>,
+    stop: CancellationToken,
+    /// Of what was fed before.
+    generation: i64,
+}
+
+impl<V: View> Anew<V> {
+    /// Whether something else is in use now.
+    fn is_due(&self) -> bool {
+        self.source.store.generation() != self.generation
+    }
+
+    /// Begins anew, as soon as the store answers. `Err`: how it ended instead.
+    async fn open(self) -> Result<Worker<V>, ProjectionStatus> {
+        let mut wait = BACK_OFF_FIRST;
+        loop {
+            if self.stop.is_cancelled() {
+                return Err(ProjectionStatus::Stopped);
+            }
+            let opened =
+                Worker::open(self.source.clone(), self.number, self.partitions.clone(), self.stop.clone()).await;
+            let fault = match opened {
+                Ok(worker) => return Ok(worker),
+                Err(ProjectionFault::Store(fault)) => fault,
+                Err(fault) => return Err(ProjectionStatus::Failed(fault)),
+            };
+            match &*fault {
+                // What it fed was beside, and is not there any more.
+                StoreFault::Fenced(_) if self.source.store.feeder().is_none() => {
+                    return Err(ProjectionStatus::Stopped);
+                }
+                StoreFault::Fenced(_) => {}
+                StoreFault::Unavailable(why) => {
+                    self.source.published.waiting(self.number, Some(why.to_string()));
+                }
+                _ => return Err(ProjectionStatus::Failed(ProjectionFault::Store(fault))),
+            }
+            tokio::select! {
+                biased;
+                () = self.stop.cancelled() => {}
+                () = tokio::time::sleep(jittered(wait)) => {}
+            }
+            wait = (wait * 2).min(BACK_OFF_MAX);
+        }
+    }
+}
+
+/// What a fault of the store means for the worker that met it.
+fn store_end(fault: StoreFault) -> End {
+    match fault {
+        StoreFault::Fenced(partition) => End::Fenced(partition),
+        fault => End::Fault(store_fault(fault)),
     }
 }
 

@@ -26,7 +26,7 @@ const BATCH_BYTES: usize = 2 << 20;
 const STATES_BYTES_MAX: usize = 8 << 20;
 
 /// A stream while its partition is being folded.
-struct Working<S> {
+pub(super) struct Working<S> {
     /// As the store has it.
     before: Option<StateHead>,
     version: Version,
@@ -78,6 +78,8 @@ impl<R: Reactor> StateStore<R> {
         if log.id() != self.log {
             return Err(StoreFault::OtherLog { store: self.log, log: log.id() });
         }
+        // First: it may show more than was known to be saved.
+        self.reopen_if_broken()?;
         let Progress { mut checkpoint, mut recorded_at, mut claimant } = self.progress_of(partition);
         let log_end = log.end(partition);
         if checkpoint.next_offset > log_end {
@@ -88,7 +90,7 @@ impl<R: Reactor> StateStore<R> {
         let mut working_bytes = 0;
         let mut records = 0;
         while checkpoint.next_offset < end {
-            let mut sheet = Sheet::new(self);
+            let mut sheet = Sheet::new(self)?;
             let chunk = log.read(partition, checkpoint.next_offset, BATCH_BYTES)?;
             if chunk.is_empty() {
                 return Err(hole(partition, checkpoint.next_offset, "nothing").into());
@@ -103,7 +105,7 @@ impl<R: Reactor> StateStore<R> {
                     Some(Body::Commit(commit)) => {
                         recorded_at = commit.recorded_at.max(recorded_at);
                         sheet.put_commit(position, &commit);
-                        self.evolve(&mut working, position, &commit)?;
+                        self.checked_fault(self.evolve(&mut working, position, &commit))?;
                     }
                     Some(Body::Claim(claim)) => {
                         claimant = Some(Owner { node: claim.node.into(), address: claim.address.into() });
@@ -130,7 +132,7 @@ impl<R: Reactor> StateStore<R> {
         Ok(checkpoint)
     }
 
-    fn evolve(
+    pub(super) fn evolve(
         &self,
         working: &mut HashMap<StreamId, Working<R::State>>,
         position: Position,
@@ -213,7 +215,7 @@ impl<S> Working<S> {
 }
 
 /// Writes down what changed; returns how many bytes that are, and the streams in the order of their last records.
-fn put_states<R: Reactor>(
+pub(super) fn put_states<R: Reactor>(
     sheet: &mut Sheet<'_, R>,
     partition: Partition,
     working: &mut HashMap<StreamId, Working<R::State>>,
@@ -253,7 +255,11 @@ pub(crate) fn accept(
 }
 
 /// Folds one record into the checkpoint; gives back what it says, if it counts.
-fn accept_body(checkpoint: &mut Checkpoint, position: Position, bytes: &Bytes) -> Result<Option<Body>, StoreFault> {
+pub(super) fn accept_body(
+    checkpoint: &mut Checkpoint,
+    position: Position,
+    bytes: &Bytes,
+) -> Result<Option<Body>, StoreFault> {
     let unreadable = |source: UnreadableRecord| StoreFault::Record { position, source };
     match Record::decode(bytes) {
         Ok(record) => match checkpoint.accept(&record.header) {
@@ -268,7 +274,7 @@ fn accept_body(checkpoint: &mut Checkpoint, position: Position, bytes: &Bytes) -
     }
 }
 
-fn hole(partition: Partition, offset: Offset, what: &str) -> LogFault {
+pub(super) fn hole(partition: Partition, offset: Offset, what: &str) -> LogFault {
     LogFault::Damaged {
         place: Position { partition, offset }.to_string(),
         what: format!("{what} was read where a record should be"),

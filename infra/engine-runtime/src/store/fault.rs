@@ -25,8 +25,8 @@ pub enum StoreFault {
         #[source]
         source: Arc<std::io::Error>,
     },
-    /// The disk has too little room left. Nothing was written and nothing is broken: try again when there is room.
-    #[error("the state store {directory:?} has only {free_bytes} bytes of room left")]
+    /// The disk has too little room left, or had none for a moment. Nothing is lost: try again when there is room.
+    #[error("the state store {directory:?} found the disk full; {free_bytes} bytes are free")]
     Full {
         /// Where it is.
         directory: PathBuf,

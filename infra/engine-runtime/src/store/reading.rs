@@ -28,11 +28,6 @@ impl<R: Reactor> StateStore<R> {
         Ok(Loaded { streams, remembered: self.remembered(load.id, &load.tenant, &load.resource)? })
     }
 
-    /// Answers several `Effect::Load` in one go.
-    pub fn load_many(&self, loads: &[Load]) -> Vec<Result<Loaded<R::State>, StoreFault>> {
-        loads.iter().map(|load| self.load(load)).collect()
-    }
-
     /// Where this id was used on this resource, if it was and is remembered.
     pub fn remembered(
         &self,
@@ -41,7 +36,8 @@ impl<R: Reactor> StateStore<R> {
         resource: &StreamName,
     ) -> Result<Option<Remembered>, StoreFault> {
         let key = keys::id(id, tenant, resource);
-        for (_, bucket) in self.tables.buckets().iter() {
+        let tables = self.tables()?;
+        for (_, bucket) in tables.buckets().iter() {
             if let Some(value) = self.checked(bucket.get(&key))? {
                 return self.checked_fault(keys::read_id_value(&value)).map(|(_, remembered)| Some(remembered));
             }
@@ -52,7 +48,8 @@ impl<R: Reactor> StateStore<R> {
     /// Everything known of a command id, whatever tenant and resource, in their order.
     pub fn known(&self, id: CommandId) -> Result<Vec<Known>, StoreFault> {
         let mut known = Vec::<Known>::new();
-        for (_, bucket) in self.tables.buckets().iter() {
+        let tables = self.tables()?;
+        for (_, bucket) in tables.buckets().iter() {
             for entry in bucket.prefix(id.0.as_bytes()) {
                 let (key, value) = self.checked(entry.into_inner())?;
                 let StreamId { tenant, name: resource } = self.checked_fault(keys::read_id(&key))?;
@@ -90,7 +87,8 @@ impl<R: Reactor> StateStore<R> {
             Bound::Excluded(keys::open(partition, &keys::stream(&after.tenant, after.name.as_str())))
         });
         let mut streams = Vec::new();
-        for entry in self.tables.open.range((from, Bound::Unbounded)) {
+        let tables = self.tables()?;
+        for entry in tables.open.range((from, Bound::Unbounded)) {
             let key = self.checked(entry.key())?;
             let Some(stream_key) = key.strip_prefix(&prefix).filter(|_| streams.len() < limit) else { break };
             let stream = self.checked_fault(keys::read_stream(stream_key))?;
@@ -105,7 +103,8 @@ impl<R: Reactor> StateStore<R> {
         let from = keys::partition(partition).to_vec();
         let until = keys::timers_until(partition, Timestamp(now.0.saturating_add(1)));
         let mut timers = Vec::new();
-        for entry in self.tables.timers.range(from..until).take(limit) {
+        let tables = self.tables()?;
+        for entry in tables.timers.range(from..until).take(limit) {
             let (key, value) = self.checked(entry.into_inner())?;
             let (due, stream_key) = self.checked_fault(keys::read_timer(&key))?;
             let armed_at = Version(self.checked_fault(Reader(&value).u64())?);
@@ -117,7 +116,8 @@ impl<R: Reactor> StateStore<R> {
 
     /// When the next timer of `partition` is due.
     pub fn next_due(&self, partition: Partition) -> Result<Option<Timestamp>, StoreFault> {
-        let Some(entry) = self.tables.timers.prefix(keys::partition(partition)).next() else { return Ok(None) };
+        let tables = self.tables()?;
+        let Some(entry) = tables.timers.prefix(keys::partition(partition)).next() else { return Ok(None) };
         let key = self.checked(entry.key())?;
         self.checked_fault(keys::read_timer(&key)).map(|(due, _)| Some(due))
     }
@@ -148,7 +148,8 @@ impl<R: Reactor> StateStore<R> {
         if from > to {
             return Ok(found);
         }
-        let index = &self.tables.index;
+        let tables = self.tables()?;
+        let index = &tables.index;
         // Keys name the first version of a record: the one that holds `from` may begin before it.
         let first_key = match index.range(keys::index_prefix(tenant, stream)..=key_of(from)).next_back() {
             Some(entry) => self.checked(entry.key())?.to_vec(),
@@ -182,7 +183,8 @@ impl<R: Reactor> StateStore<R> {
         let after = after.map(|after| keys::stream(tenant, after.as_str())).filter(|after| *after >= prefix);
         let from = after.map_or_else(|| Bound::Included(prefix.clone()), Bound::Excluded);
         let mut streams = Vec::new();
-        for entry in self.tables.states.range((from, Bound::Unbounded)) {
+        let tables = self.tables()?;
+        for entry in tables.states.range((from, Bound::Unbounded)) {
             if streams.len() == limit {
                 break;
             }
@@ -204,7 +206,8 @@ impl<R: Reactor> StateStore<R> {
         stream: &StreamName,
         read: impl FnOnce(StateHead, &[u8]) -> Result<T, StoreFault>,
     ) -> Result<Option<T>, StoreFault> {
-        let Some(value) = self.checked(self.tables.states.get(keys::stream(tenant, stream.as_str())))? else {
+        let tables = self.tables()?;
+        let Some(value) = self.checked(tables.states.get(keys::stream(tenant, stream.as_str())))? else {
             return Ok(None);
         };
         let (head, json) = self.checked_fault(StateHead::read(&value))?;

@@ -29,7 +29,7 @@ impl<R: Reactor> StateStore<R> {
     /// [`StoreFault::Gap`] if a stream's versions do not follow those that the store has. After an error nothing of this
     /// call is in the store.
     pub fn save(&self, effective: &[Arc<Effective<R>>]) -> Result<(), StoreFault> {
-        let mut sheet = Sheet::new(self);
+        let mut sheet = Sheet::new(self)?;
         let mut latest = BTreeMap::<StreamId, Latest<'_, R>>::new();
         let mut reached = BTreeMap::new();
         for record in effective {

@@ -1,7 +1,8 @@
 //! One batch being filled: everything that a save or a piece of a catch-up writes, whatever keyspace it goes to, and the
-//! calendar's part of it, which is decided last.
+//! calendar's part of it, which is decided last. A rebuild fills the same sheet and has it written as sorted tables.
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::sync::Arc;
 use std::sync::atomic::Ordering;
 
 use engine::message::CommandId;
@@ -11,19 +12,23 @@ use engine::saga::Reactor;
 use engine::shard::Remembered;
 use engine::stream::StreamId;
 use engine::time::Timestamp;
-use fjall::{Keyspace, OwnedWriteBatch};
+use fjall::Keyspace;
 
-use super::calendar::{Bucket, Calendar, Touched};
+use super::calendar::{Bucket, Calendar, Forgotten, Touched};
 use super::keys::{self, StateHead};
-use super::tables::{check_room, fill_value, forgotten_value, meta_bucket, slots_value};
+use super::tables::{Tables, check_room, fill_value, forgotten_value, meta_bucket, slots_value};
+use super::writes::Writes;
 use super::{Progress, StateStore, StoreFault};
 
 /// A batch being filled.
 pub(super) struct Sheet<'a, R: Reactor> {
     store: &'a StateStore<R>,
-    batch: OwnedWriteBatch,
+    tables: Arc<Tables>,
+    writes: Writes,
     ids: Vec<UsedId>,
     progress: BTreeMap<Partition, Progress>,
+    /// Where values are put together: the batch makes its own of them.
+    scratch: Vec<u8>,
 }
 
 struct UsedId {
@@ -34,9 +39,28 @@ struct UsedId {
 }
 
 impl<'a, R: Reactor> Sheet<'a, R> {
-    pub(super) fn new(store: &'a StateStore<R>) -> Self {
-        let batch = store.tables.database.batch();
-        Self { store, batch, ids: Vec::new(), progress: BTreeMap::new() }
+    /// Begins one.
+    ///
+    /// # Errors
+    /// [`StoreFault::Full`] while a database that met a full disk cannot be opened again.
+    pub(super) fn new(store: &'a StateStore<R>) -> Result<Self, StoreFault> {
+        store.reopen_if_broken()?;
+        let tables = store.tables()?;
+        let writes = Writes::batch(&tables.database);
+        Ok(Self::of(store, tables, writes))
+    }
+
+    /// One that is written by [`Self::ingest`].
+    ///
+    /// # Errors
+    /// As [`Self::new`].
+    pub(super) fn of_runs(store: &'a StateStore<R>) -> Result<Self, StoreFault> {
+        Ok(Self::of(store, store.tables()?, Writes::runs()))
+    }
+
+    fn of(store: &'a StateStore<R>, tables: Arc<Tables>, writes: Writes) -> Self {
+        let scratch = Vec::with_capacity(1_024);
+        Self { store, tables, writes, ids: Vec::new(), progress: BTreeMap::new(), scratch }
     }
 
     /// Writes down that a command was recorded, and which versions of which streams its record holds.
@@ -51,7 +75,7 @@ impl<'a, R: Reactor> Sheet<'a, R> {
         for stream in &commit.streams {
             let count = u32::try_from(stream.events.len()).expect("a record of at most 1 MiB holds fewer events");
             let key = keys::index(&commit.tenant, &stream.name, stream.first_version);
-            self.batch.insert(&self.store.tables.index, key, keys::index_value(position.offset, count));
+            self.writes.insert(&self.tables.index, key, keys::index_value(position.offset, count));
         }
     }
 
@@ -69,29 +93,30 @@ impl<'a, R: Reactor> Sheet<'a, R> {
         head.timer = agenda.timer;
 
         let key = keys::stream(&stream.tenant, stream.name.as_str());
-        let mut value = Vec::with_capacity(512);
-        head.write(&mut value);
-        serde_json::to_writer(&mut value, state)
+        let value = &mut self.scratch;
+        value.clear();
+        head.write(value);
+        serde_json::to_writer(&mut *value, state)
             .map_err(|error| StoreFault::Unwritable { stream: Box::new(stream.clone()), why: error.to_string() })?;
 
-        let tables = &self.store.tables;
+        let tables = &self.tables;
         let timer_before = before.and_then(|before| before.timer);
         if timer_before != head.timer {
             if let Some(timer) = timer_before {
-                self.batch.remove(&tables.timers, keys::timer(head.partition, timer.due, &key));
+                self.writes.remove(&tables.timers, keys::timer(head.partition, timer.due, &key));
             }
             if let Some(timer) = head.timer {
                 let armed_at = timer.armed_at.0.to_be_bytes();
-                self.batch.insert(&tables.timers, keys::timer(head.partition, timer.due, &key), armed_at);
+                self.writes.insert(&tables.timers, keys::timer(head.partition, timer.due, &key), armed_at);
             }
         }
         match (before.is_some_and(|before| before.open), head.open) {
-            (false, true) => self.batch.insert(&tables.open, keys::open(head.partition, &key), []),
-            (true, false) => self.batch.remove(&tables.open, keys::open(head.partition, &key)),
+            (false, true) => self.writes.insert(&tables.open, keys::open(head.partition, &key), []),
+            (true, false) => self.writes.remove(&tables.open, keys::open(head.partition, &key)),
             (true, true) | (false, false) => {}
         }
         let bytes = value.len();
-        self.batch.insert(&tables.states, key, value);
+        self.writes.insert(&tables.states, key, self.scratch.as_slice());
         Ok((head, bytes))
     }
 
@@ -100,28 +125,44 @@ impl<'a, R: Reactor> Sheet<'a, R> {
         self.progress.insert(partition, progress);
     }
 
+    /// Writes down the calendar as it is.
+    pub(super) fn put_whole_calendar(&mut self) {
+        let calendar = self.store.calendar.lock().clone();
+        let days = calendar.active.keys().copied().map(Touched::Active);
+        let buckets = calendar.buckets.keys().copied().map(Touched::Bucket);
+        let forgotten = (calendar.forgotten != Forgotten::default()).then_some(Touched::Forgotten);
+        for touched in days.chain(buckets).chain(forgotten) {
+            self.put_calendar(&calendar, touched);
+        }
+    }
+
     /// Makes it so: all at once, and for readers from now on.
-    pub(super) fn commit(mut self) -> Result<(), StoreFault> {
+    pub(super) fn commit(self) -> Result<(), StoreFault> {
+        let store = self.store;
+        store.written(self.write())
+    }
+
+    fn write(mut self) -> Result<(), StoreFault> {
         if self.progress.is_empty() {
             return Ok(());
         }
         let store = self.store;
         let options = &store.options;
-        let tables = &store.tables;
+        let tables = Arc::clone(&self.tables);
         check_room(&store.directory, options)?;
         tables.pace();
         // Held until the batch is in: the calendar's parts of two batches must not overtake one another.
         let mut calendar = store.calendar.lock();
         let dropped = self.put_ids(&mut calendar)?;
         for (&partition, reached) in &self.progress {
-            self.batch.insert(&tables.meta, keys::meta_progress(partition), keys::progress_value(reached));
+            self.writes.insert(&tables.meta, keys::meta_progress(partition), keys::progress_value(reached));
         }
-        store.checked(self.batch.commit())?;
+        self.writes.commit()?;
         store.is_dirty.store(true, Ordering::Release);
 
         store.checked_fault(tables.show_buckets(&calendar, options))?;
         for (_, keyspace) in dropped {
-            store.checked(tables.database.delete_keyspace(keyspace))?;
+            tables.database.delete_keyspace(keyspace)?;
         }
         let mut progress = store.progress.write();
         for (partition, reached) in self.progress {
@@ -131,10 +172,27 @@ impl<'a, R: Reactor> Sheet<'a, R> {
         Ok(())
     }
 
+    /// Writes all of it as sorted tables, past the journal: keyspace by keyspace, so what was written is of no use unless
+    /// all of it was, and progress and calendar with it. That is for the caller to see to.
+    pub(super) fn ingest(mut self) -> Result<(), StoreFault> {
+        let (store, tables) = (self.store, Arc::clone(&self.tables));
+        check_room(&store.directory, &store.options)?;
+        store.checked(std::mem::replace(&mut self.writes, Writes::runs()).commit())?;
+        // Held until the ids are in, so that no bucket is dropped before.
+        let mut calendar = store.calendar.lock();
+        let dropped = self.put_ids(&mut calendar)?;
+        store.checked(self.writes.commit())?;
+        store.checked_fault(tables.show_buckets(&calendar, &store.options))?;
+        for (_, keyspace) in dropped {
+            store.checked(tables.database.delete_keyspace(keyspace))?;
+        }
+        Ok(())
+    }
+
     /// Puts the ids into their buckets and forgets what is to be forgotten. Returns the buckets that are gone.
     fn put_ids(&mut self, calendar: &mut Calendar) -> Result<Vec<(Bucket, Keyspace)>, StoreFault> {
         let options = &self.store.options;
-        let tables = &self.store.tables;
+        let tables = Arc::clone(&self.tables);
         let mut touched = BTreeSet::new();
         let mut dropped = Vec::new();
         let mut current: Option<(Bucket, Keyspace)> = None;
@@ -155,7 +213,7 @@ impl<'a, R: Reactor> Sheet<'a, R> {
                 touched.insert(Touched::Bucket(bucket));
             }
             if let Some((_, keyspace)) = &current {
-                self.batch.insert(keyspace, used.key, used.value);
+                self.writes.insert(keyspace, used.key, used.value);
             }
         }
         let surplus = calendar.forget_surplus(options.ids_bytes_max);
@@ -180,15 +238,19 @@ impl<'a, R: Reactor> Sheet<'a, R> {
     }
 
     fn put_calendar(&mut self, calendar: &Calendar, touched: Touched) {
+        if let Writes::Runs(_) = self.writes {
+            // Written down once, when all is there: `put_whole_calendar`.
+            return;
+        }
         let (key, value) = match touched {
             Touched::Active(day) => (keys::meta_active(day), calendar.active.get(&day).map(slots_value)),
             Touched::Bucket(bucket) => (meta_bucket(bucket), calendar.buckets.get(&bucket).map(fill_value)),
             Touched::Forgotten => (keys::META_FORGOTTEN.to_vec(), Some(forgotten_value(&calendar.forgotten))),
         };
-        let meta = &self.store.tables.meta;
+        let meta = &self.tables.meta;
         match value {
-            Some(value) => self.batch.insert(meta, key, value),
-            None => self.batch.remove(meta, key),
+            Some(value) => self.writes.insert(meta, key, value),
+            None => self.writes.remove(meta, key),
         }
     }
 }

@@ -60,8 +60,8 @@ pub(super) struct Remains {
 /// Says that what lies beside it is to be wiped.
 const CONDEMNED: &str = "condemned";
 const DATABASE: &str = "db";
-/// Full memory tables of one keyspace at which savers wait: one fewer than fjall's own bound.
-const SEALED_MAX: usize = 3;
+/// Full memory tables of one keyspace at which savers wait: fewer than fjall's own bound, for they are memory.
+const SEALED_MAX: usize = 2;
 /// How long they wait between looks, and how often they look: after a tenth of a second the wait is left to fjall.
 const PACE_STEP: Duration = Duration::from_millis(1);
 const PACE_STEPS_MAX: u32 = 100;
@@ -72,6 +72,31 @@ pub(super) fn condemn(directory: &Path) {
     if let Err(error) = fs::write(directory.join(CONDEMNED), b"") {
         tracing::error!(error = &error as &dyn std::error::Error, "the state store cannot be condemned");
     }
+}
+
+/// The same, on the disk before anything that is written after it; and told if that cannot be.
+pub(super) fn condemn_durably(directory: &Path) -> Result<(), StoreFault> {
+    let written = fs::File::create(directory.join(CONDEMNED)).and_then(|file| file.sync_all());
+    written.and_then(|()| sync(directory)).map_err(|source| refused(directory, source))
+}
+
+/// Takes a sentence back: all that is to be there is there, and synced.
+pub(super) fn pardon(directory: &Path) -> Result<(), StoreFault> {
+    let removed = fs::remove_file(directory.join(CONDEMNED)).and_then(|()| sync(directory));
+    removed.map_err(|source| refused(directory, source))
+}
+
+fn sync(directory: &Path) -> io::Result<()> {
+    fs::File::open(directory)?.sync_all()
+}
+
+fn refused(directory: &Path, source: io::Error) -> StoreFault {
+    StoreFault::Directory { directory: directory.to_owned(), source: Arc::new(source) }
+}
+
+/// Whether the store in `directory` is marked so.
+pub(super) fn is_condemned(directory: &Path) -> bool {
+    directory.join(CONDEMNED).exists()
 }
 
 /// Refuses to write if that could fill the disk.
@@ -91,8 +116,7 @@ pub(super) fn open(
     identity: &Identity,
     options: &StoreOptions,
 ) -> Result<(Tables, Remains, Opened), StoreFault> {
-    let refused =
-        |source: io::Error| StoreFault::Directory { directory: directory.to_owned(), source: Arc::new(source) };
+    let refused = |source| refused(directory, source);
     fs::create_dir_all(directory).map_err(refused)?;
     let reason = if directory.join(CONDEMNED).try_exists().map_err(refused)? {
         "it was condemned, or not wiped to the end".to_owned()
@@ -123,7 +147,7 @@ pub(super) fn open(
 
 /// What is in `directory`, and how far it has folded; nothing if nothing was saved there yet. Wipes and begins nothing.
 pub(super) fn look(directory: &Path, options: &StoreOptions) -> Result<Option<Usable<Folded>>, StoreFault> {
-    if directory.join(CONDEMNED).exists() {
+    if is_condemned(directory) {
         return Ok(Some(Err("it was condemned, or not wiped to the end".to_owned())));
     }
     if !directory.join(DATABASE).is_dir() {
@@ -145,6 +169,23 @@ pub(super) fn look(directory: &Path, options: &StoreOptions) -> Result<Option<Us
 
 /// What a store is, and the offset that each partition is to be folded from next.
 type Folded = (Identity, Vec<Offset>);
+
+/// Opens what is in `directory` once more, wiping nothing: inner error, why it is of no use.
+pub(super) fn reopen(
+    directory: &Path,
+    identity: &Identity,
+    options: &StoreOptions,
+) -> Result<Usable<(Tables, Remains)>, StoreFault> {
+    let (tables, found) = match open_database(directory, options)? {
+        Ok(opened) => opened,
+        Err(reason) => return Ok(Err(reason)),
+    };
+    Ok(match judge(&tables, found, identity) {
+        Ok(remains) if !remains.is_new => Ok((tables, remains)),
+        Ok(_) => Err("it is empty".to_owned()),
+        Err(reason) => Err(reason),
+    })
+}
 
 /// Inner error: the database is of no use, and why.
 type Usable<T> = Result<T, String>;
@@ -176,8 +217,9 @@ fn open_database(directory: &Path, options: &StoreOptions) -> Result<Usable<(Tab
         Ok(Ok(opened)) => Ok(Ok(opened)),
         Ok(Err(fjall::Error::Locked)) => Err(StoreFault::Locked(directory.to_owned())),
         Ok(Err(fjall::Error::Io(error) | fjall::Error::Storage(fjall::LsmError::Io(error)))) => match error.kind() {
-            // Files that end too soon or are missing are damage; what else the disk says is about the disk.
+            // Files that end too soon, are missing or are too many are damage; what else the disk says is about the disk.
             io::ErrorKind::NotFound
+            | io::ErrorKind::AlreadyExists
             | io::ErrorKind::UnexpectedEof
             | io::ErrorKind::InvalidData
             | io::ErrorKind::InvalidInput => Ok(Err(format!("its files are damaged: {error}"))),

@@ -8,6 +8,7 @@
 )]
 
 mod business;
+mod caching;
 mod commands;
 mod embedded;
 mod house;

@@ -186,6 +186,39 @@ async fn a_full_queue_is_said_at_once_and_nothing_taken_is_lost() {
     assert_eq!(until(&node, &jar("a"), |_| true).await.filled(), taken as u64);
 }
 
+#[tokio::test]
+async fn what_waited_too_long_in_the_queue_is_not_begun() {
+    const TOO_LONG: std::time::Duration = std::time::Duration::from_millis(50);
+    let (mut house, mood) = strange();
+    house.options.queue_wait_max = TOO_LONG;
+    house.options.limits.in_flight_max = 4;
+    house.options.limits.loading_max = 4;
+    let node = house.node().await;
+    mood.lock().holds = Some(Vec::new());
+    // As long as the log is silent, the first ones fill the shard, and the others wait in front of it.
+    let mut waiting = (0..10).map(|_| node.submit(asked(id(), add("a", 1)))).collect::<Vec<_>>();
+    while mood.lock().holds.as_ref().is_some_and(Vec::is_empty) {
+        tokio::task::yield_now().await;
+    }
+    waiting.extend((0..40).map(|_| node.submit(asked(id(), add("a", 1)))));
+    let held = async {
+        let asked = std::time::Instant::now();
+        while asked.elapsed() < TOO_LONG * 2 {
+            tokio::task::yield_now().await;
+        }
+        let held = mood.lock().holds.take().unwrap();
+        for (sink, deliveries) in held {
+            sink.delivered(deliveries);
+        }
+    };
+    let (answers, ()) = futures::join!(futures::future::join_all(waiting), held);
+    let late = answers.iter().filter(|answer| matches!(answer, Err(NoAnswer::Overloaded))).count();
+    let taken = answers.into_iter().filter(Result::is_ok).map(decided).count();
+    assert_eq!(late + taken, 50);
+    assert_eq!((late, taken), (40, 10));
+    assert_eq!(until(&node, &jar("a"), |_| true).await.filled(), taken as u64);
+}
+
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn draining_answers_everybody_and_gives_the_partitions_back() {
     let house = House::new();

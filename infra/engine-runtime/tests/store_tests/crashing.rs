@@ -9,7 +9,7 @@ use engine::position::Partition;
 use engine_runtime::store::{Opened, StoreFault, StoreOptions};
 
 use crate::toy::Happened;
-use crate::world::{Dump, World, copy, dump, dump_of_a_fresh_fold};
+use crate::world::{Dump, World, copy, dump, dump_of_a_fresh_fold, rebuilt_in_runs_of};
 
 fn a_world_with_some_history(steps: u64) -> World {
     let mut world = World::new(3);
@@ -155,4 +155,45 @@ fn a_disk_that_is_almost_full_is_left_alone_until_there_is_room() {
     store.save(&world.effective).unwrap();
     drop(store);
     assert!(dump(directory.path()) == dump_of_a_fresh_fold(&world));
+}
+
+#[test]
+fn a_rebuild_that_was_cut_short_begins_again() {
+    let world = a_world_with_some_history(200);
+    let fresh = dump_of_a_fresh_fold(&world);
+    let directory = tempfile::tempdir().unwrap();
+    let left = tempfile::tempdir().unwrap();
+    let (store, _) = world.open_with(directory.path(), rebuilt_in_runs_of(1 << 10));
+    let killed = std::sync::Mutex::new(0);
+    let progress = |_| {
+        let mut killed = killed.lock().unwrap();
+        if *killed < 20 {
+            copy(directory.path(), &left.path().join(killed.to_string()));
+            *killed += 1;
+        }
+    };
+    assert!(store.rebuild(&world.log, &progress).unwrap());
+    drop(store);
+    assert!(dump(directory.path()) == fresh, "what was rebuilt differs from a fold of the log");
+    let killed = killed.into_inner().unwrap();
+    assert!(killed > 5, "only {killed} pieces");
+    for number in 0..killed {
+        let opened = recovers(&world, &left.path().join(number.to_string()), &fresh);
+        assert!(matches!(opened, Opened::Wiped(_)), "{opened:?}");
+    }
+}
+
+#[test]
+fn an_event_that_cannot_be_read_ends_a_rebuild_and_leaves_nothing_of_it() {
+    let mut world = a_world_with_some_history(50);
+    let unreadable = world.happen(&[("count-2", Happened::Unheard)]).position;
+    let directory = tempfile::tempdir().unwrap();
+    let (store, _) = world.open_with(directory.path(), rebuilt_in_runs_of(1 << 10));
+    match store.rebuild(&world.log, &|_| {}).unwrap_err() {
+        StoreFault::Event { position, .. } => assert_eq!(position, unreadable),
+        other => panic!("{other:?}"),
+    }
+    drop(store);
+    let (_, opened) = world.open(directory.path());
+    assert!(matches!(opened, Opened::Wiped(_)), "{opened:?}");
 }

@@ -37,8 +37,10 @@ fn states_and_ids_are_loaded_as_they_were_saved() {
     let load = |id: CommandId, resource: &str| Load {
         tenant: Tenant::default(),
         streams: vec![stream("count-a~2"), stream("count-none"), stream("count-a~1")],
+        made: vec![false; 3],
         id,
         resource: stream(resource),
+        id_is_fresh: false,
     };
     let loaded = store.load(&load(commit.command_id, "count-a~1")).unwrap();
     let totals = loaded.streams.iter().map(|found| (found.version, found.state.as_ref().map(|sum| sum.total)));
@@ -46,7 +48,7 @@ fn states_and_ids_are_loaded_as_they_were_saved() {
     let remembered = loaded.remembered.unwrap();
     assert_eq!((remembered.offset, remembered.fingerprint), (first.position.offset, commit.fingerprint));
     // Refusals are remembered too, and no id counts on another resource.
-    let loaded = store.load_many(&[load(refused, "count-a~1"), load(refused, "count-a~2")]);
+    let loaded = [load(refused, "count-a~1"), load(refused, "count-a~2")].map(|load| store.load(&load));
     let remembered = loaded.into_iter().map(|loaded| loaded.unwrap().remembered.map(|found| found.offset));
     assert_eq!(remembered.collect::<Vec<_>>(), [Some(second.position.offset), None]);
 }
@@ -210,7 +212,14 @@ fn nothing_of_one_tenant_is_found_by_another() {
     assert!(store.streams(&short, "", None, 9).unwrap().is_empty());
     assert_eq!(store.offset_of(&short, &stream("count-1"), Version(1)).unwrap(), None);
     assert_eq!(store.remembered(id, &short, &stream("count-1")).unwrap(), None);
-    let load = Load { tenant: short, streams: vec![stream("count-1")], id, resource: stream("count-1") };
+    let load = Load {
+        tenant: short,
+        streams: vec![stream("count-1")],
+        made: vec![false],
+        id,
+        resource: stream("count-1"),
+        id_is_fresh: false,
+    };
     let loaded = store.load(&load).unwrap();
     assert!(loaded.streams[0].state.is_none() && loaded.remembered.is_none());
     assert_eq!(names(&store.streams(&long, "", None, 9).unwrap()), ["count-1"]);

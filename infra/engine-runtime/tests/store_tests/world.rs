@@ -297,6 +297,21 @@ pub(crate) fn dump_of_a_fresh_fold(world: &World) -> Dump {
     dump(directory.path())
 }
 
+/// What a rebuild of the whole log leaves in a store, with so many bytes of records in each of its runs.
+pub(crate) fn dump_of_a_rebuild(world: &World, run_bytes: usize) -> Dump {
+    let directory = tempfile::tempdir().expect("a directory");
+    let (store, _) = world.open_with(directory.path(), rebuilt_in_runs_of(run_bytes));
+    assert!(store.rebuild(&world.log, &|_| {}).expect("the store is rebuilt"));
+    assert!(!store.rebuild(&world.log, &|_| {}).expect("there is nothing to rebuild"));
+    drop(store);
+    dump(directory.path())
+}
+
+/// So that a rebuild is worth it however short the log.
+pub(crate) fn rebuilt_in_runs_of(run_bytes: usize) -> StoreOptions {
+    StoreOptions { rebuild_records_min: 1, rebuild_run_bytes: run_bytes, ..StoreOptions::default() }
+}
+
 /// The same directory as kill -9 would leave it now.
 pub(crate) fn copy(from: &Path, to: &Path) {
     std::fs::create_dir_all(to).expect("a directory");
@@ -306,7 +321,11 @@ pub(crate) fn copy(from: &Path, to: &Path) {
         if entry.file_type().expect("a type").is_dir() {
             copy(&entry.path(), &target);
         } else {
-            std::fs::copy(entry.path(), target).expect("a copy");
+            match std::fs::copy(entry.path(), target) {
+                // The store is open, and just did away with it.
+                Err(error) if error.kind() == std::io::ErrorKind::NotFound => {}
+                copied => drop(copied.expect("a copy")),
+            }
         }
     }
 }

@@ -138,6 +138,17 @@ impl PostgresDatabase {
         }
     }
 
+    /// Begins a transaction that writes alone: no batch is under way, and none begins before it ends. Its statements may
+    /// take as long as they do.
+    pub(crate) async fn begin_alone(&self) -> Result<PostgresSession<'_>, StoreFault> {
+        let begin = format!(
+            "BEGIN; SET LOCAL lock_timeout = {PREPARE_WAIT_MAX_MS}; SET LOCAL statement_timeout = 0; \
+             SELECT pg_advisory_xact_lock({})",
+            self.place.lock_key("tables")
+        );
+        self.begin_in(&self.writer, Some(&begin)).await
+    }
+
     /// Ends all connections, once they are given back.
     pub(crate) async fn close(&self) {
         self.listener.close().await;
@@ -240,6 +251,7 @@ fn query(statement: Statement) -> sqlx::query::Query<'static, Postgres, PgArgume
     statement.binds.into_iter().fold(query, |query, bind| match bind {
         Bind::Integer(integer) => query.bind(integer),
         Bind::Text(text) => query.bind(plain(text)),
+        Bind::Shared(text) => query.bind(plain(text.as_ref().to_owned())),
         Bind::Null => query.bind(None::<i64>),
         Bind::Integers(integers) => query.bind(integers),
         Bind::Texts(texts) => query.bind(escaped(texts)),

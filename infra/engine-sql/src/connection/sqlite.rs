@@ -23,13 +23,19 @@ use super::{Access, Bind, Session, Statement};
 use crate::store::Options;
 
 /// Each with its number, in order. Read at build time without sqlx's macro: that would build sqlx, SQLite and TLS twice.
-const MIGRATIONS: &[(i64, &str, &str)] =
-    &[(1, "bookkeeping", include_str!("../../migrations/sqlite/0001_bookkeeping.sql"))];
+const MIGRATIONS: &[(i64, &str, &str)] = &[
+    (1, "bookkeeping", include_str!("../../migrations/sqlite/0001_bookkeeping.sql")),
+    (2, "two sets", include_str!("../../migrations/sqlite/0002_two_sets.sql")),
+];
 /// The number of the last of them.
-const FORMAT: i64 = 1;
+const FORMAT: i64 = 2;
 
-/// 64 MiB: what reads of hot pages save in copies; more would only count twice what the page cache holds.
-const MMAP_BYTES: &str = "67108864";
+/// 0: pages that a connection maps count as its process's memory, in full for each connection, and stay. What a mapping
+/// saves in copies is less than can be measured.
+const MMAP_BYTES: &str = "0";
+/// 4,000 pages, 16 MiB: a page that is written again and again is moved from the write-ahead log into the file once for
+/// all of them.
+const CHECKPOINT_PAGES: &str = "4000";
 /// 64 MiB: what the write-ahead log is cut back to after a long read made it grow.
 const WAL_BYTES_MAX: &str = "67108864";
 /// 128 statements kept prepared by each connection; a list's shape is one.
@@ -59,6 +65,7 @@ impl SqliteDatabase {
                 .pragma("cache_size", format!("-{cache_kib}"))
                 .pragma("mmap_size", MMAP_BYTES)
                 .pragma("journal_size_limit", WAL_BYTES_MAX)
+                .pragma("wal_autocheckpoint", CHECKPOINT_PAGES)
                 .pragma("temp_store", "MEMORY");
             match &path {
                 Some(path) => connect.filename(plain(path)).journal_mode(SqliteJournalMode::Wal),
@@ -97,6 +104,14 @@ impl SqliteDatabase {
         };
         let connection = connection.map_err(|error| fault(error, &self.shown))?;
         Ok(SqliteSession { connection, shown: &self.shown })
+    }
+
+    /// Whether what the writing connection sorts may lie in files: the rows of a whole table do not fit in memory. Not
+    /// while it is in a transaction.
+    pub(crate) async fn sort_in_files(&self, files: bool) -> Result<(), StoreFault> {
+        let pragma = if files { "PRAGMA temp_store = FILE" } else { "PRAGMA temp_store = MEMORY" };
+        let done = sqlx::query(pragma).execute(&self.writer).await;
+        done.map(|_| ()).map_err(|error| fault(error, &self.shown))
     }
 
     /// Waits for what is under way, then moves the write-ahead log into the file and lets go of it.
@@ -162,6 +177,7 @@ fn query(statement: Statement) -> sqlx::query::Query<'static, Sqlite, SqliteArgu
     statement.binds.into_iter().fold(query, |query, bind| match bind {
         Bind::Integer(integer) => query.bind(integer),
         Bind::Text(text) => query.bind(text),
+        Bind::Shared(text) => query.bind(text),
         Bind::Null => query.bind(None::<i64>),
         Bind::Texts(_) | Bind::Integers(_) => unreachable!("only the dialect of PostgreSQL makes lists"),
     })

@@ -5,7 +5,6 @@
 
 mod copy;
 
-use std::collections::BTreeMap;
 use std::fmt::Write as _;
 use std::sync::Arc;
 
@@ -31,8 +30,26 @@ fn sql_type(kind: ColumnKind) -> &'static str {
 }
 
 impl Dialect for PostgresDialect {
-    fn create(&self, table: &TableSpec) -> Vec<String> {
-        let name = quoted(table.name);
+    fn move_texts(&self, checkpoints: &str) -> Vec<Arc<str>> {
+        let arrays = (1..=11).map(|number| format!("${number}::bigint[]")).collect::<Vec<_>>().join(", ");
+        let text = format!(
+            "UPDATE {checkpoints} AS c \
+             SET next_offset = v.n1, epoch = v.e1, nonce = v.c1, next_seq = v.s1, open = v.o1 \
+             FROM UNNEST({arrays}) AS v (p, n1, e1, c1, s1, o1, n0, e0, c0, s0, o0) \
+             WHERE c.\"partition\" = v.p AND c.next_offset = v.n0 AND c.epoch = v.e0 AND c.nonce = v.c0 \
+                AND c.next_seq = v.s0 AND c.open = v.o0"
+        );
+        vec![text.into()]
+    }
+
+    fn moves(&self, texts: &[Arc<str>], moves: &[[i64; 11]]) -> Vec<Statement> {
+        let Some(text) = texts.first().filter(|_| !moves.is_empty()) else { return Vec::new() };
+        let column = |index: usize| Bind::Integers(moves.iter().map(|numbers| Some(numbers[index])).collect());
+        vec![Statement::new(text.clone(), (0..11).map(column).collect())]
+    }
+
+    fn create(&self, table: &TableSpec) -> String {
+        let name = quoted(&table.stored);
         // Collation C: text compares by its bytes, also after an upgrade of the system's collations.
         let mut create = format!(
             "CREATE TABLE {name} (\"key\" text COLLATE \"C\" NOT NULL PRIMARY KEY, \"version\" bigint NOT NULL, \"doc\" json NOT NULL"
@@ -43,18 +60,22 @@ impl Dialect for PostgresDialect {
         }
         // Rows change a few times soon after they came: room for that on their page saves touching every index.
         create.push_str(") WITH (fillfactor = 80)");
-        let mut statements = vec![create];
-        for columns in &table.indexes {
-            let index = quoted(&index_name(table.name, columns));
+        create
+    }
+
+    fn create_indexes(&self, table: &TableSpec) -> Vec<String> {
+        let name = quoted(&table.stored);
+        let index = |columns: &Vec<&str>| {
+            let index = quoted(&index_name(&table.stored, columns));
             // Null sorts before everything; read backwards, after everything.
             let columns = columns.iter().map(|column| format!("{} NULLS FIRST", quoted(column))).collect::<Vec<_>>();
-            statements.push(format!("CREATE INDEX {index} ON {name} ({}, \"key\")", columns.join(", ")));
-        }
-        statements
+            format!("CREATE INDEX IF NOT EXISTS {index} ON {name} ({}, \"key\")", columns.join(", "))
+        };
+        table.indexes.iter().map(index).collect()
     }
 
     fn upsert(&self, table: &TableSpec) -> Vec<Arc<str>> {
-        let mut text = format!("INSERT INTO {} (\"key\", \"version\", \"doc\"", quoted(table.name));
+        let mut text = format!("INSERT INTO {} (\"key\", \"version\", \"doc\"", quoted(&table.stored));
         for column in table.columns {
             let _ = write!(text, ", {}", quoted(column.name));
         }
@@ -82,14 +103,14 @@ impl Dialect for PostgresDialect {
 
     fn insert(&self, table: &TableSpec) -> Option<Arc<str>> {
         let columns = table.columns.iter().map(|column| format!(", {}", quoted(column.name))).collect::<String>();
-        let name = quoted(table.name);
+        let name = quoted(&table.stored);
         Some(format!("COPY {name} (\"key\", \"version\", \"doc\"{columns}) FROM STDIN (FORMAT binary)").into())
     }
 
     fn inserts<'a>(
         &self,
         table: &'a TableSpec,
-        rows: &'a BTreeMap<&'a str, &'a Row>,
+        rows: &'a [(&'a str, &'a Row)],
     ) -> Box<dyn Iterator<Item = Vec<u8>> + Send + 'a> {
         Box::new(copy::pieces(table, rows))
     }
@@ -105,7 +126,7 @@ impl Dialect for PostgresDialect {
     fn upserts<'a>(
         &self,
         table: &'a TableSpec,
-        rows: &'a BTreeMap<&'a str, &'a Row>,
+        rows: &'a [(&'a str, &'a Row)],
     ) -> Box<dyn Iterator<Item = Statement> + Send + 'a> {
         let mut rest = rows.iter();
         Box::new(std::iter::from_fn(move || {

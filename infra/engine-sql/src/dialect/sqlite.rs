@@ -1,7 +1,6 @@
 //! SQLite, 3.51 or newer (the one that is compiled in). Keys travel as a JSON array that `json_each` takes apart, rows as a
 //! value for each column: there is no network to save, and what is not made into JSON need not be read again.
 
-use std::collections::BTreeMap;
 use std::fmt::Write as _;
 use std::sync::Arc;
 
@@ -21,9 +20,36 @@ static ROWS_IN_STATEMENTS: [usize; 7] = [1, 2, 4, 8, 16, 32, 64];
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct SqliteDialect;
 
+/// Checkpoints that one statement may move: 16 at most, all that a log of the usual size has. What is left over is null,
+/// which moves nothing.
+static MOVES_IN_STATEMENTS: [usize; 5] = [1, 2, 4, 8, 16];
+
 impl Dialect for SqliteDialect {
-    fn create(&self, table: &TableSpec) -> Vec<String> {
-        let name = quoted(table.name);
+    fn move_texts(&self, checkpoints: &str) -> Vec<Arc<str>> {
+        let set = "next_offset = column2, epoch = column3, nonce = column4, next_seq = column5, open = column6";
+        let at = "\"partition\" = column1 AND next_offset = column7 AND epoch = column8 AND nonce = column9 \
+            AND next_seq = column10 AND open = column11";
+        let text = |moves: &usize| -> Arc<str> {
+            let values = vec!["(?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)"; *moves].join(", ");
+            format!("UPDATE {checkpoints} SET {set} FROM (VALUES {values}) WHERE {at}").into()
+        };
+        MOVES_IN_STATEMENTS.iter().map(text).collect()
+    }
+
+    fn moves(&self, texts: &[Arc<str>], moves: &[[i64; 11]]) -> Vec<Statement> {
+        let most = MOVES_IN_STATEMENTS.last().copied().unwrap_or(1);
+        let statement = |moves: &[[i64; 11]]| {
+            let mut sizes = MOVES_IN_STATEMENTS.iter().zip(texts);
+            let (size, text) = sizes.find(|(size, _)| **size >= moves.len())?;
+            let mut binds = moves.iter().flatten().map(|number| Bind::Integer(*number)).collect::<Vec<_>>();
+            binds.resize(size * 11, Bind::Null);
+            Some(Statement::new(text.clone(), binds))
+        };
+        moves.chunks(most).filter_map(statement).collect()
+    }
+
+    fn create(&self, table: &TableSpec) -> String {
+        let name = quoted(&table.stored);
         // STRICT: else SQLite would keep text in an integer column, and compare it as larger than any number.
         let mut create = format!(
             "CREATE TABLE {name} (\"key\" TEXT NOT NULL PRIMARY KEY, \"version\" INTEGER NOT NULL, \"doc\" TEXT NOT NULL"
@@ -36,18 +62,22 @@ impl Dialect for SqliteDialect {
             let _ = write!(create, ", {} {kind}", quoted(column.name));
         }
         create.push_str(") STRICT");
-        let mut statements = vec![create];
-        for columns in &table.indexes {
-            let index = quoted(&format!("{}__{}", table.name, columns.join("__")));
+        create
+    }
+
+    fn create_indexes(&self, table: &TableSpec) -> Vec<String> {
+        let name = quoted(&table.stored);
+        let index = |columns: &Vec<&str>| {
+            let index = quoted(&format!("{}__{}", table.stored, columns.join("__")));
             let columns = columns.iter().map(|column| quoted(column)).collect::<Vec<_>>().join(", ");
-            statements.push(format!("CREATE INDEX {index} ON {name} ({columns}, \"key\")"));
-        }
-        statements
+            format!("CREATE INDEX IF NOT EXISTS {index} ON {name} ({columns}, \"key\")")
+        };
+        table.indexes.iter().map(index).collect()
     }
 
     fn upsert(&self, table: &TableSpec) -> Vec<Arc<str>> {
         let columns = table.columns.iter().map(|column| quoted(column.name)).collect::<Vec<_>>();
-        let mut into = format!("INSERT INTO {} (\"key\", \"version\", \"doc\"", quoted(table.name));
+        let mut into = format!("INSERT INTO {} (\"key\", \"version\", \"doc\"", quoted(&table.stored));
         let mut conflict = String::from(
             " ON CONFLICT (\"key\") DO UPDATE SET \"version\" = excluded.\"version\", \"doc\" = excluded.\"doc\"",
         );
@@ -70,7 +100,7 @@ impl Dialect for SqliteDialect {
     fn inserts<'a>(
         &self,
         _: &'a TableSpec,
-        _: &'a BTreeMap<&'a str, &'a Row>,
+        _: &'a [(&'a str, &'a Row)],
     ) -> Box<dyn Iterator<Item = Vec<u8>> + Send + 'a> {
         Box::new(std::iter::empty())
     }
@@ -86,7 +116,7 @@ impl Dialect for SqliteDialect {
     fn upserts<'a>(
         &self,
         table: &'a TableSpec,
-        rows: &'a BTreeMap<&'a str, &'a Row>,
+        rows: &'a [(&'a str, &'a Row)],
     ) -> Box<dyn Iterator<Item = Statement> + Send + 'a> {
         let mut rest = rows.iter();
         Box::new(std::iter::from_fn(move || {
@@ -96,7 +126,7 @@ impl Dialect for SqliteDialect {
             for (key, row) in rest.by_ref().take(*rows) {
                 binds.push(Bind::Text((*key).to_owned()));
                 binds.push(i64::try_from(row.version).map_or(Bind::Null, Bind::Integer));
-                binds.push(Bind::Text(row.doc.text().to_owned()));
+                binds.push(Bind::Shared(row.doc.shared_text()));
                 binds.extend(row.columns.iter().map(|value| match value {
                     Value::String(text) => Bind::Text(text.clone()),
                     value => value.as_i64().map_or(Bind::Null, Bind::Integer),

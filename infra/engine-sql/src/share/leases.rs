@@ -98,7 +98,7 @@ impl Keeper {
 
     /// Renews, takes and gives back. What this node is to feed from now on.
     async fn turn(&mut self) -> Result<BTreeSet<Partition>, StoreFault> {
-        self.inner.generation()?;
+        self.inner.in_use()?;
         let Database::Postgres(postgres) = &self.inner.database else { return Ok(BTreeSet::new()) };
         let mut session = begin(postgres).await?;
         let ms = Bind::Integer(self.options.lease.as_millis() as i64);

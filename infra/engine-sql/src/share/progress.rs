@@ -14,6 +14,7 @@ use tokio::time::Instant;
 
 use crate::connection::postgres::PostgresDatabase;
 use crate::connection::{Access, Bind, Database, Session, Statement};
+use crate::sets::Meta;
 use crate::store::{Inner, jittered};
 use crate::work;
 
@@ -62,6 +63,12 @@ pub(crate) async fn tell(
         told = LOOK.to_owned();
     }
     let binds = vec![Bind::Text(postgres.place().channel()), Bind::Text(told)];
+    session.execute(Statement::new("SELECT pg_notify($1, $2)", binds)).await.map(|_| ())
+}
+
+/// Says, as part of a transaction, that everybody should look: other tables come into use.
+pub(crate) async fn tell_to_look(session: &mut impl Session, postgres: &PostgresDatabase) -> Result<(), StoreFault> {
+    let binds = vec![Bind::Text(postgres.place().channel()), Bind::Text(LOOK.to_owned())];
     session.execute(Statement::new("SELECT pg_notify($1, $2)", binds)).await.map(|_| ())
 }
 
@@ -163,32 +170,34 @@ fn apply(told: &str, telling: &watch::Sender<Arc<Progress>>) -> bool {
 /// Looks how far the store is. True if it is not where it was known to be.
 async fn look(inner: &Inner, telling: &watch::Sender<Arc<Progress>>) -> bool {
     let looked = async {
-        inner.generation()?;
-        let mut session = inner.database.begin(Access::Read).await?;
-        let checkpoints = work::checkpoints(&mut session).await?;
+        inner.in_use()?;
+        let mut session = inner.database.begin(Access::Snapshot).await?;
+        let meta = Meta::read(&mut session).await?;
+        let checkpoints = work::checkpoints(&mut session, inner.tables(meta.in_use.set)).await?;
         session.commit().await?;
-        Ok::<_, StoreFault>(checkpoints)
+        let switched = inner.adopt(&meta)?;
+        Ok::<_, StoreFault>((checkpoints, switched))
     };
     // What is dropped here closes its connection.
     let looked = tokio::time::timeout(Duration::from_secs(5), looked).await;
     let looked = looked.unwrap_or_else(|_| Err(StoreFault::Unavailable("it does not answer".into())));
     match looked {
-        Ok(checkpoints) => {
+        Ok((checkpoints, switched)) => {
             let next = checkpoints.into_iter().map(|(at, checkpoint)| (at, checkpoint.next_offset)).collect();
             let mut moved = false;
             telling.send_if_modified(|progress| {
                 moved = progress.next != next;
                 let recovered = progress.trouble.is_some();
-                if moved || recovered {
+                if moved || recovered || switched {
                     let progress = Arc::make_mut(progress);
                     progress.next = next;
                     progress.trouble = None;
                     // Nobody told what changed.
                     progress.watched += 1;
                 }
-                moved || recovered
+                moved || recovered || switched
             });
-            moved
+            moved || switched
         }
         Err(fault) => {
             let why = match &fault {

@@ -98,13 +98,13 @@ async fn of_eight_that_start_at_once_all_find_one_store() {
 async fn a_schema_with_additions_serves_the_program_of_yesterday() {
     let Some(place) = Place::postgres() else { return };
     place.open().await.close().await;
-    place.alter("ALTER TABLE checkpoints ADD COLUMN tomorrow text; UPDATE meta SET format = 2").await;
+    place.alter("ALTER TABLE checkpoints ADD COLUMN tomorrow text; UPDATE meta SET format = 3").await;
     let store = place.open().await;
     store.commit(batch([("a", Some(order("open", 1)))], None, checkpoint(1))).await.unwrap();
     assert_eq!(store.open(LOG).await.unwrap(), [(P0, checkpoint(1))].into());
-    place.alter("UPDATE meta SET format = 3, usable_from = 3").await;
+    place.alter("UPDATE meta SET format = 4, usable_from = 4").await;
     let refused = place.store(ORDERS, Options::default()).await;
-    assert!(matches!(refused, Err(StoreFault::TooNew { found: 3, known: 1 })), "{refused:?}");
+    assert!(matches!(refused, Err(StoreFault::TooNew { found: 4, known: 2 })), "{refused:?}");
 }
 
 #[tokio::test]

@@ -145,6 +145,8 @@ async fn who_does_not_feed_hears_at_once_how_far_it_is_and_what_is_parked() {
     reader.wait(&poison.into()).await;
     let jar = StreamName::new("jar-a").unwrap();
     assert!(reader.projection.is_parked(&Tenant::default(), &jar), "who waited for it must see that it is parked");
+    // The reader may hear of it from the store before the feeder has its answer.
+    feeder.wait(&poison.into()).await;
     assert!(feeder.projection.is_parked(&Tenant::default(), &jar));
 }
 

@@ -30,7 +30,7 @@ pub(crate) const LONG: Duration = Duration::from_secs(60);
 
 /// So much was put in. 13 cannot be borne.
 #[derive(Clone, Debug)]
-pub(crate) struct Put(u64);
+pub(crate) struct Put(pub(crate) u64);
 
 impl Event for Put {
     fn encode(&self) -> EncodedEvent {
@@ -73,7 +73,7 @@ impl DeliverySink for Nobody {
 /// A log, its one writer, and what the rows must come to.
 pub(crate) struct Shop {
     pub(crate) log: Arc<MemoryLog>,
-    genesis: Genesis,
+    pub(crate) genesis: Genesis,
     writers: Vec<Mutex<(Box<dyn Appender>, Seq)>>,
     jars: Mutex<BTreeMap<String, (u64, u64)>>,
 }

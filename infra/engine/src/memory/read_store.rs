@@ -9,7 +9,7 @@ use serde_json::Value;
 
 use super::lock;
 use crate::position::{Checkpoint, LogId, Partition};
-use crate::read_store::{Batch, Filter, Query, ReadStore, StoreFault, StoreFuture};
+use crate::read_store::{Batch, Filter, Query, ReadStore, RowsAt, StoreFault, StoreFuture};
 use crate::view::{Row, RowKey, Table};
 
 /// A read store in memory.
@@ -124,6 +124,14 @@ impl ReadStore for MemoryReadStore {
 
     fn list(&self, query: Query) -> StoreFuture<'_, Vec<(String, Row)>> {
         Box::pin(async move { self.list_now(&query) })
+    }
+
+    fn load_at(&self, keys: Vec<RowKey>) -> StoreFuture<'_, RowsAt> {
+        Box::pin(async move {
+            let held = lock(&self.held);
+            let rows = keys.into_iter().filter_map(|key| held.rows.get(&key).cloned().map(|row| (key, row)));
+            Ok((rows.collect(), held.checkpoints.clone()))
+        })
     }
 }
 

@@ -48,6 +48,7 @@ impl<D: Decider> Turn<'_, D> {
     pub(super) fn loaded(&mut self, load: u64, loaded: Result<Loaded<D::State>, NoAnswer>) {
         // Loads of earlier terms come back too.
         let Some(pending) = self.term.loading.remove(&load) else { return };
+        let pending = *pending;
         match loaded {
             Ok(loaded) => {
                 let remembered = loaded.remembered;
@@ -295,7 +296,7 @@ fn version_mismatch(current: Version) -> Outcome {
 }
 
 /// When a UUIDv7 says that it was made; `None` for other ids.
-fn made_at(id: CommandId) -> Option<Timestamp> {
+pub(super) fn made_at(id: CommandId) -> Option<Timestamp> {
     let bytes = id.0.as_bytes();
     (id.0.get_version_num() == 7).then(|| {
         let ms = bytes[..6].iter().fold(0_i64, |ms, &byte| (ms << 8) | i64::from(byte));

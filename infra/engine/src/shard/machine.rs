@@ -6,7 +6,7 @@ use std::sync::Arc;
 
 use bytes::Bytes;
 
-use super::judge::Pending;
+use super::judge::{Pending, made_at};
 use super::memory::{Ids, Slot, Standing, Streams};
 use super::pipeline::{Deferred, End, InFlight, Later};
 use super::{Effect, Input, Limits, Load, Ticket};
@@ -19,6 +19,8 @@ use crate::time::Timestamp;
 
 /// Tags and load tickets carry the epoch above this many bits of count, so that those of an earlier term are told apart.
 const COUNT_BITS: u32 = 40;
+/// How far from now the time in an id may be for it to count as drawn a moment ago: 10 s, for clocks differ.
+const FRESH_MICROS: u64 = 10_000_000;
 
 /// The owner of one partition. One value serves any number of terms: `claim`, `lead`, `handle` until
 /// [`Effect::SteppedDown`] or [`Effect::Released`], then `claim` again.
@@ -49,7 +51,7 @@ pub(super) struct Term<D: Decider> {
     pub(super) last_recorded_at: Timestamp,
     pub(super) streams: Streams<D::State>,
     pub(super) ids: Ids,
-    pub(super) loading: BTreeMap<u64, Pending<D>>,
+    pub(super) loading: BTreeMap<u64, Box<Pending<D>>>,
     loads: u64,
     /// Records handed to the log, by seq; the first has `checkpoint.next_seq`.
     pub(super) in_flight: VecDeque<InFlight<D>>,
@@ -196,6 +198,13 @@ impl<D: Decider> Shard<D> {
     }
 }
 
+/// Whether the id is a UUIDv7 of the last few seconds, or one of the node's own, which follow from what they answer and
+/// are used once but for retries. An id that only pretends to be new costs a look at a disk in the wrong place.
+fn is_fresh<C>(envelope: &Envelope<C>, now: Timestamp) -> bool {
+    let is_own = envelope.fingerprint.0 == *envelope.id.0.as_bytes();
+    is_own || made_at(envelope.id).is_some_and(|made_at| now.0.abs_diff(made_at.0) <= FRESH_MICROS)
+}
+
 /// A number that no other term gives.
 pub(super) fn tag(epoch: Epoch, count: u64) -> u64 {
     assert!(count < 1 << COUNT_BITS, "a term ends before it has written this many records");
@@ -332,15 +341,19 @@ impl<D: Decider> Turn<'_, D> {
         }
         let key = (envelope.id, envelope.tenant.clone(), envelope.resource.clone());
         let id_slot = self.term.ids.pin(key, envelope.command.is_some().then_some(load));
+        let is_made =
+            |index: &usize| envelope.command.as_ref().is_some_and(|command| self.fixed.decider.makes(command, *index));
         let wanted = Load {
             tenant: envelope.tenant.clone(),
             streams: asked.iter().map(|index| streams[*index].clone()).collect(),
+            made: asked.iter().map(is_made).collect(),
             id: envelope.id,
             resource: envelope.resource.clone(),
+            id_is_fresh: is_fresh(&envelope, self.now),
         };
         self.effects.push(Effect::Load(Ticket(load), wanted));
         let pending = Pending { ticket, envelope, streams, slots, id_slot, asked, joined: Vec::new() };
-        self.term.loading.insert(load, pending);
+        self.term.loading.insert(load, Box::new(pending));
     }
 
     /// The state store has everything below this offset.

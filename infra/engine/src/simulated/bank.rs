@@ -116,6 +116,10 @@ impl Decider for Bank {
         }
     }
 
+    fn makes(&self, command: &BankCommand, _index: usize) -> bool {
+        matches!(command, BankCommand::Open(_))
+    }
+
     fn decide(&self, states: &States<'_, Account>, command: &BankCommand, _context: &Context) -> Decision<BankEvent> {
         if let BankCommand::Deposit(_, amount) | BankCommand::Withdraw(_, amount) | BankCommand::Transfer(.., amount) =
             command

@@ -51,7 +51,7 @@ pub(super) struct Node {
     pub(super) incarnation: u64,
     pub(super) limits: Limits,
     pub(super) shard: Shard<Bank>,
-    pub(super) store: Store,
+    pub(super) store: Store<Bank>,
     pub(super) phase: Phase,
     /// What came while it was paused.
     pub(super) inbox: VecDeque<ToNode>,

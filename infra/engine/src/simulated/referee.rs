@@ -24,7 +24,7 @@ pub(super) type Key = (StreamName, CommandId);
 
 #[derive(Default)]
 pub(super) struct Referee {
-    pub(super) store: Store,
+    pub(super) store: Store<Bank>,
     /// The fold after each offset.
     checkpoints: Vec<Checkpoint>,
     pub(super) commits: BTreeMap<Offset, Commit>,
@@ -77,7 +77,7 @@ impl Referee {
     }
 
     /// What was recorded is what the accepted prefix leads to.
-    fn decide_again(&self, before: &Store, commit: &Commit) -> Result<(), String> {
+    fn decide_again(&self, before: &Store<Bank>, commit: &Commit) -> Result<(), String> {
         let asked = self.asked.get(&(commit.command_id, commit.fingerprint.0));
         let (command, precondition) = asked.ok_or("nobody asked for it")?;
         let states = (Bank.streams(command).into_iter())

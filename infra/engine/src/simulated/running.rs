@@ -259,7 +259,7 @@ impl World {
     }
 
     /// Folds the log into the node's state store until `enough`, or to the end.
-    pub(super) fn fold_store(&mut self, node: usize, enough: impl Fn(&Store) -> bool) {
+    pub(super) fn fold_store(&mut self, node: usize, enough: impl Fn(&Store<Bank>) -> bool) {
         let store = &mut self.nodes[node].store;
         while !enough(store) && store.checkpoint.next_offset < self.log.end() {
             store.fold(self.log.at(store.checkpoint.next_offset));

@@ -3,7 +3,6 @@
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
-use super::bank::{Account, Bank, BankEvent};
 use crate::decider::{Decider, StreamState};
 use crate::event::{Event, EventMeta};
 use crate::fold::Verdict;
@@ -15,15 +14,38 @@ use crate::stream::StreamName;
 use crate::time::Timestamp;
 use bytes::Bytes;
 
-#[derive(Clone, Debug, Default)]
-pub(super) struct Store {
+#[derive(Clone, Debug)]
+pub(super) struct Store<D: Decider> {
+    pub(super) decider: D,
     pub(super) checkpoint: Checkpoint,
     pub(super) last_recorded_at: Timestamp,
-    pub(super) streams: BTreeMap<StreamName, (Version, Arc<Account>)>,
+    pub(super) streams: BTreeMap<StreamName, (Version, Arc<D::State>)>,
     pub(super) ids: BTreeMap<(StreamName, CommandId), Remembered>,
 }
 
-impl Store {
+impl<D: Decider + Clone + Default> Default for Store<D> {
+    fn default() -> Self {
+        Self::new(D::default())
+    }
+}
+
+impl<D: Decider + Clone> Store<D> {
+    /// Nothing is folded.
+    pub(super) fn new(decider: D) -> Self {
+        Self {
+            decider,
+            checkpoint: Checkpoint::default(),
+            last_recorded_at: Timestamp(0),
+            streams: BTreeMap::new(),
+            ids: BTreeMap::new(),
+        }
+    }
+
+    /// Forgets all.
+    pub(super) fn lose(&mut self) {
+        *self = Self::new(self.decider.clone());
+    }
+
     /// Folds the next record. The commit, if it counts and is one.
     pub(super) fn fold(&mut self, bytes: &Bytes) -> (Verdict, Option<Commit>) {
         let offset = self.checkpoint.next_offset;
@@ -51,8 +73,8 @@ impl Store {
             };
             let mut state = self.streams.remove(&written.name).map(|(_, state)| Arc::unwrap_or_clone(state));
             for event in &written.events {
-                let event = BankEvent::decode(event).expect("the bank reads what it wrote");
-                state = Some(Bank.evolve(state, &event, &meta));
+                let event = D::Event::decode(event).expect("the business reads what it wrote");
+                state = Some(self.decider.evolve(state, &event, &meta));
                 meta.version = meta.version.next();
             }
             let state = Arc::new(state.expect("a stream is written with events"));
@@ -61,7 +83,7 @@ impl Store {
     }
 
     /// Takes over what the shard says is effective.
-    pub(super) fn save(&mut self, effective: &Effective<Bank>) {
+    pub(super) fn save(&mut self, effective: &Effective<D>) {
         self.checkpoint = effective.checkpoint;
         if let Some(commit) = &effective.commit {
             self.remember(effective.position.offset, commit);
@@ -81,8 +103,8 @@ impl Store {
     pub(super) fn look<'a>(
         &self,
         load: &Load,
-        newer: impl DoubleEndedIterator<Item = &'a Arc<Effective<Bank>>> + Clone,
-    ) -> Loaded<Account> {
+        newer: impl DoubleEndedIterator<Item = &'a Arc<Effective<D>>> + Clone,
+    ) -> Loaded<D::State> {
         let streams = (load.streams.iter())
             .map(|name| {
                 let cached = newer.clone().rev().flat_map(|effective| effective.changed.iter());

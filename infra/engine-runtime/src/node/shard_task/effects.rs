@@ -9,7 +9,7 @@ use engine::decider::StreamState;
 use engine::message::{Fingerprint, NoAnswer};
 use engine::position::Offset;
 use engine::saga::Reactor;
-use engine::shard::{Effect, Effective, Load, StepDown, SteppedDown, Ticket};
+use engine::shard::{Effect, Effective, Input, Load, StepDown, SteppedDown, Ticket};
 use engine::stream::StreamId;
 use tracing::warn;
 
@@ -25,12 +25,19 @@ use crate::watch::Current;
 const READ_BACK_BYTES: usize = 1 << 20;
 
 impl<R: Reactor> ShardTask<R> {
+    /// Carries out what the shard wants, and what it wants then, until it wants nothing.
+    pub(super) fn carry_out(&mut self) -> Option<Down> {
+        while !self.effects.is_empty() {
+            if let Some(down) = self.carry_out_once() {
+                return Some(down);
+            }
+        }
+        None
+    }
+
     /// Carries out what the shard wants, in order. What became effective goes to the saver first: whoever is told of it
     /// afterwards finds it there.
-    pub(super) fn carry_out(&mut self) -> Option<Down> {
-        if self.effects.is_empty() {
-            return None;
-        }
+    fn carry_out_once(&mut self) -> Option<Down> {
         let mut effects = std::mem::take(&mut self.effects);
         let term = self.term;
         if effects.iter().any(|effect| matches!(effect, Effect::Effective(_))) {
@@ -39,12 +46,15 @@ impl<R: Reactor> ShardTask<R> {
                 _ => None,
             }));
         }
-        let mut jobs = VecDeque::new();
+        let (mut jobs, mut found, mut records) = (VecDeque::new(), Vec::new(), Vec::new());
         let mut down = None;
         for effect in effects.drain(..) {
             match effect {
-                Effect::Load(ticket, load) => jobs.push_back(self.job(ticket, load)),
-                Effect::Append(tag, record) => self.appender.append(tag, record),
+                Effect::Load(ticket, load) => {
+                    let job = self.job(ticket, load);
+                    if job.is_quick() { found.push((ticket, job.run(&self.shared.store))) } else { jobs.push_back(job) }
+                }
+                Effect::Append(tag, record) => records.push((tag, record)),
                 Effect::Answer(ticket, answer) => self.answer(ticket, answer),
                 Effect::Replay(ticket, offset, fingerprint) => {
                     self.replay(ticket, Which::At(offset), fingerprint);
@@ -66,10 +76,18 @@ impl<R: Reactor> ShardTask<R> {
                 }
             }
         }
+        if !records.is_empty() {
+            self.appender.append_all(&mut records);
+        }
         // Keeps its room for the next time.
         self.effects = effects;
         if !jobs.is_empty() {
             self.shared.loader.push_all(jobs);
+        }
+        if down.is_none() {
+            for (ticket, loaded) in found {
+                self.feed(Input::Loaded(ticket, loaded));
+            }
         }
         down
     }
@@ -77,13 +95,16 @@ impl<R: Reactor> ShardTask<R> {
     fn job(&self, ticket: Ticket, mut load: Load) -> Job<R> {
         let mut cached = Vec::new();
         let mut place = 0;
+        let mut made = std::mem::take(&mut load.made).into_iter();
         load.streams.retain(|name| {
             let stream = StreamId { tenant: load.tenant.clone(), name: name.clone() };
             let found = self.shared.cache.get(self.term, &stream);
-            let missing = found.is_none();
+            let (missing, is_made) = (found.is_none(), made.next().unwrap_or(false));
             if let Some(current) = found {
                 let state = StreamState { name: name.clone(), version: current.version, state: Some(current.state) };
                 cached.push((place, state));
+            } else {
+                load.made.push(is_made);
             }
             place += 1;
             missing

@@ -322,7 +322,7 @@ fn catch_up<R: Reactor>(shared: &Shared<R>, partition: Partition) -> Result<Chec
         },
     )?;
     if checkpoint.next_offset > before {
-        shared.saver.moved();
+        shared.saver.moved(&shared.store);
     }
     Ok(checkpoint)
 }

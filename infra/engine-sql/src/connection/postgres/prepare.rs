@@ -6,14 +6,18 @@ use engine::read_store::StoreFault;
 use engine::view::ColumnKind;
 use serde_json::Value;
 
-use super::{Access, PREPARE_WAIT_MAX_MS, PostgresDatabase, PostgresSession, Session};
+use super::{Access, PostgresDatabase, PostgresSession, Session};
 use crate::connection::Statement;
 use crate::dialect::postgres::PostgresDialect;
+use crate::sets::{InUse, Meta};
 use crate::tables::Tables;
 use crate::work;
 
 /// In order; the last one's number is the format that this program knows.
-const MIGRATIONS: &[(i64, &str)] = &[(1, include_str!("../../../migrations/postgres/0001_bookkeeping.sql"))];
+const MIGRATIONS: &[(i64, &str)] = &[
+    (1, include_str!("../../../migrations/postgres/0001_bookkeeping.sql")),
+    (2, include_str!("../../../migrations/postgres/0002_two_sets.sql")),
+];
 const INTEGER: ColumnKind = ColumnKind::Integer;
 const TEXT: ColumnKind = ColumnKind::Text;
 
@@ -22,25 +26,20 @@ fn format_known() -> i64 {
 }
 
 impl PostgresDatabase {
-    /// Makes the schema, the bookkeeping and the view tables as far as they are missing or old. Returns the generation of
-    /// the view tables.
+    /// Makes the schema, the bookkeeping and the view tables as far as they are missing or old. Returns which of
+    /// the view tables are in use.
     ///
     /// # Errors
     /// `TooNew` if a newer program made it so that this one cannot use it, `Damaged` if it is another program's.
-    pub(crate) async fn prepare(&self, tables: &Tables) -> Result<i64, StoreFault> {
-        let begin = format!(
-            "BEGIN; SET LOCAL lock_timeout = {PREPARE_WAIT_MAX_MS}; SET LOCAL statement_timeout = 0; \
-             SELECT pg_advisory_xact_lock({})",
-            self.place().lock_key("tables")
-        );
+    pub(crate) async fn prepare(&self, sets: &[Tables; 2]) -> Result<InUse, StoreFault> {
         // Most starts find everything as it should be, and hold up nobody.
-        if let Some(generation) = self.prepared(tables).await? {
-            return Ok(generation);
+        if let Some(in_use) = self.prepared(sets).await? {
+            return Ok(in_use);
         }
-        let mut session = self.begin_in(self.writer(), Some(&begin)).await?;
-        let made = self.prepare_in(&mut session, tables).await;
+        let mut session = self.begin_alone().await?;
+        let made = self.prepare_in(&mut session, sets).await;
         match made {
-            Ok(generation) => session.commit().await.map(|()| generation),
+            Ok(in_use) => session.commit().await.map(|()| in_use),
             Err(fault) => {
                 let _ = session.rollback().await;
                 Err(fault)
@@ -48,29 +47,25 @@ impl PostgresDatabase {
         }
     }
 
-    /// The generation, if there is nothing to do.
-    async fn prepared(&self, tables: &Tables) -> Result<Option<i64>, StoreFault> {
+    /// What is in use, if there is nothing to do.
+    async fn prepared(&self, sets: &[Tables; 2]) -> Result<Option<InUse>, StoreFault> {
         let mut session = self.begin(Access::Snapshot).await?;
         let existing = existing(&mut session).await?;
-        let mut generation = None;
+        let mut in_use = None;
         if existing.iter().any(|name| name == "meta") {
             let format = self.check_format(&mut session).await?;
-            let wanted = Value::from(tables.text());
-            let found =
-                session.fetch(Statement::plain("SELECT tables, generation FROM meta"), &[TEXT, INTEGER]).await?;
-            let complete = tables.iter().all(|table| existing.iter().any(|name| name == table.name));
-            generation = match found.first().map(Vec::as_slice) {
-                Some([text, generation]) if complete && format >= format_known() && *text == wanted => {
-                    generation.as_i64()
-                }
-                _ => None,
-            };
+            if format >= format_known() {
+                let meta = Meta::read(&mut session).await?;
+                let tables = &sets[meta.in_use.set.index()];
+                let complete = tables.iter().all(|table| existing.contains(&table.stored));
+                in_use = (complete && meta.tables == tables.text()).then_some(meta.in_use);
+            }
         }
         session.commit().await?;
-        Ok(generation)
+        Ok(in_use)
     }
 
-    async fn prepare_in(&self, session: &mut PostgresSession<'_>, tables: &Tables) -> Result<i64, StoreFault> {
+    async fn prepare_in(&self, session: &mut PostgresSession<'_>, sets: &[Tables; 2]) -> Result<InUse, StoreFault> {
         let encoding = session.fetch(Statement::plain("SHOW server_encoding"), &[TEXT]).await?;
         if encoding != [[Value::from("UTF8")]] {
             let shown = &self.place().shown;
@@ -95,7 +90,7 @@ impl PostgresDatabase {
             session.say(text).await?;
             session.say(&format!("UPDATE meta SET format = {number}")).await?;
         }
-        work::make_tables(session, tables, &existing_tables, &PostgresDialect).await
+        work::make_tables(session, sets, &existing_tables, &PostgresDialect, false).await
     }
 
     async fn check_format(&self, session: &mut PostgresSession<'_>) -> Result<i64, StoreFault> {

@@ -1,8 +1,6 @@
 //! Rows in the binary form of PostgreSQL's `COPY`: a length before each value, so that nothing in a value needs an escape,
 //! and nothing is parsed on the other side but the documents. Text is the same text that `UNNEST` would be given.
 
-use std::collections::BTreeMap;
-
 use engine::view::{ColumnKind, Row};
 
 use crate::connection::postgres::escape;
@@ -20,7 +18,7 @@ const NULL: i32 = -1;
 /// The rows, piece by piece.
 pub(super) fn pieces<'a>(
     table: &'a TableSpec,
-    rows: &'a BTreeMap<&'a str, &'a Row>,
+    rows: &'a [(&'a str, &'a Row)],
 ) -> impl Iterator<Item = Vec<u8>> + Send + 'a {
     let mut rows = rows.iter();
     let mut begun = false;
