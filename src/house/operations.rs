@@ -105,7 +105,7 @@ async fn check(State(desk): State<Desk>, Path(name): Path<String>, request: Requ
     let (parts, body) = request.into_parts();
     let request = command_request(&parts, body).await?;
     known(&name)?;
-    let scope = scope(&request.body).map_err(|mut errors| {
+    let scope = scope(&request.body.root().to_value()).map_err(|mut errors| {
         errors.extend(request.parameters.clone());
         Problem::invalid_fields(errors)
     })?;
@@ -157,7 +157,7 @@ async fn drop_parked(
 ) -> Answer {
     let (parts, body) = request.into_parts();
     let request = bare_command_request(&parts, body).await?;
-    only_empty(&request.body, request.parameters)?;
+    only_empty(&request.body.root().to_value(), request.parameters)?;
     known(&name)?;
     let stream = stream_id(&stream)?;
     let dropped =
@@ -207,7 +207,7 @@ fn held<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
 async fn bare(request: Request) -> Result<(CommandId, Duration), Problem> {
     let (parts, body) = request.into_parts();
     let request = bare_command_request(&parts, body).await?;
-    only_empty(&request.body, request.parameters)?;
+    only_empty(&request.body.root().to_value(), request.parameters)?;
     Ok((request.id, request.wait.unwrap_or(SWITCH_WAIT_DEFAULT)))
 }
 
