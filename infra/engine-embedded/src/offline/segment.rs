@@ -112,7 +112,7 @@ impl Looking<'_> {
                 return looked;
             }
         };
-        if header.log != self.log || header.segment != number || header.next_offsets.len() != self.partitions {
+        if !self.is_ours(&header, number) {
             let what = format!("the header says segment {} of log {}", header.segment, header.log);
             looked.findings.push(Finding {
                 kind: FindingKind::SegmentForeign,
@@ -124,8 +124,11 @@ impl Looking<'_> {
             looked.broken = true;
             return looked;
         }
-        // One that cannot be read is told of in its own turn.
-        let next = (!is_last).then(|| open_segment(&self.directory.segment(number + 1)).ok().map(|(_, header)| header));
+        // One that cannot be read, or is not ours, is told of in its own turn.
+        let next = (!is_last).then(|| {
+            let (_, next) = open_segment(&self.directory.segment(number + 1)).ok()?;
+            self.is_ours(&next, number + 1).then_some(next)
+        });
         let mut scan = Scan {
             looking: self,
             path,
@@ -145,6 +148,10 @@ impl Looking<'_> {
         scan.looked.bytes = scan.position;
         scan.looked.ends = scan.chain.next_offsets;
         scan.looked
+    }
+
+    fn is_ours(&self, header: &SegmentHeader, number: u64) -> bool {
+        header.log == self.log && header.segment == number && header.next_offsets.len() == self.partitions
     }
 }
 
@@ -300,9 +307,7 @@ impl Scan<'_> {
     fn check_leads_to(&mut self, next: &SegmentHeader, framing_only: bool) {
         let chained = self.chain.next_group == next.first_group && self.chain.previous_crc == next.previous_crc;
         let offsets = framing_only || self.chain.next_offsets == next.next_offsets;
-        // A header of another log is told of in its own turn.
-        let ours = next.log == self.looking.log && next.next_offsets.len() == self.looking.partitions;
-        if ours && !(chained && offsets) {
+        if !(chained && offsets) {
             self.find(
                 FindingKind::SegmentChain,
                 self.position,

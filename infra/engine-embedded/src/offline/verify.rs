@@ -214,6 +214,21 @@ struct Belt {
     looked: BTreeMap<usize, Looked>,
 }
 
+/// A segment that somebody reads; put on the belt when it is dropped.
+struct Slot<'a> {
+    number: usize,
+    looked: Looked,
+    belt: &'a Mutex<Belt>,
+    moved: &'a Condvar,
+}
+
+impl Drop for Slot<'_> {
+    fn drop(&mut self) {
+        self.belt.lock().looked.insert(self.number, std::mem::take(&mut self.looked));
+        self.moved.notify_all();
+    }
+}
+
 fn pass(
     looking: &Looking<'_>,
     options: VerifyOptions,
@@ -240,16 +255,17 @@ fn pass(
                 belt.next += 1;
                 belt.next - 1
             };
-            let looked = looking.look(runs[number], number + 1 == segments, on_read);
-            belt.lock().looked.insert(number, looked);
-            moved.notify_all();
+            // Put on the belt also if it panics: who judges waits for it, and passes the panic on.
+            let mut slot =
+                Slot { number, looked: Looked { broken: true, ..Looked::default() }, belt: &belt, moved: &moved };
+            slot.looked = looking.look(runs[number], number + 1 == segments, on_read);
         }
     };
     let mut judge = Judge::new(looking.directory, looking.log, looking.partitions, versions, first);
     let mut pass = Pass { complete: true, ..Pass::default() };
     std::thread::scope(|scope| {
         for _ in 0..threads {
-            scope.spawn(&work);
+            scope.spawn(work);
         }
         for (number, run) in runs.iter().enumerate() {
             let looked = {
