@@ -8,7 +8,7 @@ use engine::simulated::house::{Check, Mistake, Plan, simulate};
 /// Seeds that every mistake is looked for in, to tell how well it is seen.
 const SEEDS: u64 = 100;
 /// Seeds after which a mistake that was not found is not seen.
-const SEEDS_MAX: u64 = 2_000;
+const SEEDS_MAX: u64 = 5_000;
 
 /// Where a mistake was seen.
 #[derive(Default)]

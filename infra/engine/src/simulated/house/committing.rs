@@ -60,7 +60,7 @@ impl World {
             self.count("commit fenced");
         }
         let told = if self.dice.chance(self.faults.commit_unknown) { None } else { done };
-        if told.is_none() {
+        if told.is_none() && done.is_some() {
             self.count("commit unknown");
         }
         let back = self.dice.between(10, 400);

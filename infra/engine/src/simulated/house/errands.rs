@@ -1,6 +1,7 @@
 //! What the saga runner and the timers do, as the real ones go about it: an errand has one try under way at most, ends when
 //! its stream no longer owes it, and backs off in memory; a timer is fired under a fixed id until it is no longer armed.
 
+use std::collections::btree_map::Entry;
 use std::sync::Arc;
 
 use bytes::Bytes;
@@ -48,8 +49,8 @@ impl World {
         }
         let mut new = Vec::new();
         for errand in &agenda.pending {
-            if !desk.tries.contains_key(&errand.id) {
-                desk.tries.insert(errand.id, 0);
+            if let Entry::Vacant(entry) = desk.tries.entry(errand.id) {
+                entry.insert(0);
                 new.push(Errand { partition, stream: stream.clone(), id: errand.id });
             }
         }

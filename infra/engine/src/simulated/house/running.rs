@@ -5,6 +5,7 @@ use std::sync::Arc;
 use super::business::{Clearing, Thing};
 use super::node::{Phase, ToNode};
 use super::world::{Asker, Check, Event, Found, Mistake, Told, World};
+use crate::decider::Decider;
 use crate::message::{Answer, Decided, Fingerprint, NoAnswer};
 use crate::position::{Offset, Partition, Position};
 use crate::shard::{Effect, Effective, Input, Load, Loaded, StepDown, Ticket};
@@ -212,6 +213,12 @@ impl World {
         let mut loaded =
             if cached { desk.store.look(load, desk.to_save.iter()) } else { desk.store.look(load, [].iter()) };
         if let Some(Mistake::ForgetsIds | Mistake::DedupsAfterDeciding) = self.plan.mistake {
+            loaded.remembered = None;
+        }
+        // Ids that the aggregate remembers need not be remembered here.
+        let stored = self.nodes[node].desks[partition].store.streams.get(&load.resource);
+        let by_aggregate = stored.and_then(|(_, state)| self.clearing.remembers(state, load.id)).is_some();
+        if by_aggregate && self.dice.chance(500) {
             loaded.remembered = None;
         }
         loaded
