@@ -79,7 +79,7 @@ fn flushes(directory: &Path) -> Finding {
 /// Whether what is in the directory goes with the machine.
 fn is_memory(directory: &Path) -> bool {
     // The kernel's numbers of tmpfs and ramfs.
-    rustix::fs::statfs(directory).is_ok_and(|stat| [0x0102_1994, 0x8584_58f6].contains(&(stat.f_type as i64)))
+    rustix::fs::statfs(directory).is_ok_and(|stat| [0x0102_1994, 0x8584_58f6].contains(&stat.f_type))
 }
 
 /// What sorted times of flushes say about the disk.

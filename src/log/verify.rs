@@ -79,7 +79,7 @@ pub(super) async fn run(arguments: VerifyArguments, global: &Global) -> Result<(
         report
     })
     .await?;
-    global.screen().item(&told(&report, &shown), |told, paint| for_people(told, paint))?;
+    global.screen().item(&told(&report, &shown), for_people)?;
     judged(&report)
 }
 

@@ -58,10 +58,10 @@ async fn killed_in_recovery_and_in_rebuild_again_and_again_it_loses_nothing() {
         docket.kill9();
         for nested in 0..NESTED {
             // Nothing, states, rows, both.
-            if round % 4 & 1 == 1 && nested < 2 {
+            if (round % 4) & 1 == 1 && nested < 2 {
                 let _ = fs::remove_dir_all(data.path().join("state"));
             }
-            if round % 4 & 2 == 2 && nested < 2 {
+            if (round % 4) & 2 == 2 && nested < 2 {
                 remove_rows(data.path());
             }
             let pass = u32::try_from(dice.between(0, calls)).expect("small");

@@ -128,7 +128,7 @@ mod tests {
             tokio::task::yield_now().await;
         }
         for task in tasks {
-            task.await.unwrap();
+            task.await.expect("it was woken in time");
         }
         assert_eq!(waiters.count(), 0);
     }
