@@ -2,9 +2,10 @@
 //! (`docket_leases`), and hears how far the store is, whoever fed it (`progress`).
 //!
 //! Leases are a hint that keeps nodes out of each other's way. A node that was paused and still believes in its lease does
-//! no harm: the checkpoint moved, and its batch does not count.
+//! no harm: the checkpoint moved, and its batch does not count. Where no checkpoint moved because what was parked was only
+//! tried again, the lease itself tells: in the transaction, after the checkpoints, it must still be its own.
 
-mod leases;
+pub(crate) mod leases;
 mod plan;
 pub(crate) mod progress;
 
@@ -93,7 +94,9 @@ impl SqlReadStore {
         tokio::spawn(progress::listen(inner.clone(), hearing, stopped.clone()));
         tokio::spawn(progress::follow(inner.clone(), heard, telling, nudge, options.poll, stopped.clone()));
         let leases = options.feed.then(|| {
-            let keeper = leases::Keeper::new(inner, options, feeding);
+            // One for each process, however often it takes part: two of them may bear one name.
+            let holder = inner.holder.get_or_init(|| uuid::Uuid::new_v4().to_string()).clone();
+            let keeper = leases::Keeper::new(inner, options, feeding, holder);
             tokio::spawn(keeper.keep(nudged, stopped))
         });
         Some(Shared { feeds, progress, stop, leases: tokio::sync::Mutex::new(leases) })

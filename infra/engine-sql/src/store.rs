@@ -10,7 +10,7 @@ mod used;
 use std::collections::BTreeMap;
 use std::future::Future;
 use std::path::PathBuf;
-use std::sync::{Arc, Weak};
+use std::sync::{Arc, OnceLock, Weak};
 use std::time::Duration;
 
 use engine::log::WakerGuard;
@@ -28,7 +28,7 @@ use crate::dialect::postgres::PostgresDialect;
 use crate::dialect::sqlite::SqliteDialect;
 use crate::dialect::{AnyDialect, Dialect};
 use crate::sets::{InUse, Meta, Pin, Set};
-use crate::share::progress;
+use crate::share::{leases, progress};
 use crate::store::aim::Aim;
 use crate::store::breaker::Breaker;
 use crate::store::used::Used;
@@ -130,6 +130,8 @@ pub(crate) struct Inner {
     sets: [Tables; 2],
     used: Used,
     watched: &'static [&'static str],
+    /// Who this process is among those who feed the store, once it takes part.
+    pub(crate) holder: OnceLock<String>,
     /// Lets reads fail at once while the server does not answer.
     breaker: Breaker,
 }
@@ -216,6 +218,7 @@ impl SqlReadStore {
                 sets,
                 used,
                 watched: &[],
+                holder: OnceLock::new(),
                 breaker: Breaker::default(),
             };
             let (read_wait_max, read_end, write_end) = (wait_max, None, None);
@@ -236,6 +239,7 @@ impl SqlReadStore {
                 sets,
                 used: Used::default(),
                 watched: options.watched,
+                holder: OnceLock::new(),
                 breaker: Breaker::default(),
             });
             let Database::Postgres(postgres) = &inner.database else { unreachable!("it was made a line above") };
@@ -505,6 +509,9 @@ impl ReadStore for SqlReadStore {
                         let tables = inner.tables(pin.set());
                         work::commit(&mut session, &batch, may_copy, tables, pin, &inner.dialect).await?;
                         if let (Database::Postgres(postgres), Pin::InUse(_)) = (&inner.database, pin) {
+                            if let Some(holder) = inner.holder.get() {
+                                leases::holds(&mut session, holder, &batch).await?;
+                            }
                             progress::tell(&mut session, postgres, &batch, inner.watched).await?;
                         }
                         Ok(())

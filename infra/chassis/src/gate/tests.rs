@@ -1,3 +1,5 @@
+//! Who gets a turn, in which order, and who is turned away.
+
 use super::*;
 
 fn gate(places_max: usize) -> Gate {

@@ -7,7 +7,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use engine::position::Partition;
-use engine::read_store::StoreFault;
+use engine::read_store::{Batch, StoreFault};
 use engine::view::ColumnKind;
 use serde_json::Value;
 use tokio::sync::watch;
@@ -32,7 +32,7 @@ const UNTIL: &str = "clock_timestamp() + $1 * interval '1 millisecond'";
 pub(super) struct Keeper {
     inner: Arc<Inner>,
     options: ShareOptions,
-    /// Drawn by this process: two may bear one name.
+    /// This process.
     holder: String,
     feeding: watch::Sender<Arc<BTreeSet<Partition>>>,
     /// Not fed any more, to be given back.
@@ -44,8 +44,9 @@ impl Keeper {
         inner: Arc<Inner>,
         options: ShareOptions,
         feeding: watch::Sender<Arc<BTreeSet<Partition>>>,
+        holder: String,
     ) -> Self {
-        Self { inner, options, holder: uuid::Uuid::new_v4().to_string(), feeding, giving: BTreeSet::new() }
+        Self { inner, options, holder, feeding, giving: BTreeSet::new() }
     }
 
     /// Until it is stopped. Then it gives everything back.
@@ -151,6 +152,25 @@ impl Keeper {
         session.execute(Statement::new("DELETE FROM members WHERE holder = $1", vec![me])).await?;
         nudge(&mut session, postgres).await?;
         session.commit().await
+    }
+}
+
+/// Whether all partitions that a batch feeds are this holder's; to be asked after the batch has moved their checkpoints.
+/// Whoever takes a partition later finds those rows locked until this transaction ends, and then elsewhere: so of a feeder
+/// from before and the one after it only one commits, also where the checkpoint goes nowhere.
+///
+/// # Errors
+/// `Fenced`, of one that is somebody else's.
+pub(crate) async fn holds(session: &mut impl Session, holder: &str, batch: &Batch) -> Result<(), StoreFault> {
+    let fed = batch.checkpoints.iter().map(|(at, ..)| *at).collect::<BTreeSet<_>>();
+    let mine = "SELECT \"partition\" FROM docket_leases WHERE holder = $1 AND \"partition\" = ANY ($2::bigint[])";
+    let binds = vec![Bind::Text(holder.to_owned()), partitions(&fed)];
+    let mine = session.fetch(Statement::new(mine, binds), &[INTEGER]).await?;
+    let mine = mine.iter().filter_map(|cells| u16::try_from(cells.first()?.as_u64()?).ok()).map(Partition);
+    let mine = mine.collect::<BTreeSet<_>>();
+    match fed.difference(&mine).next() {
+        None => Ok(()),
+        Some(lost) => Err(StoreFault::Fenced(*lost)),
     }
 }
 

@@ -6,7 +6,7 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use engine::position::Partition;
-use engine::read_store::{Progress, ReadStore};
+use engine::read_store::{Batch, Progress, ReadStore, StoreFault};
 use engine::stream::{StreamName, Tenant};
 use engine_runtime::projection::{ProjectionFault, ProjectionStatus, Sharing};
 use engine_sql::{ShareOptions, SqlReadStore};
@@ -148,6 +148,30 @@ async fn who_does_not_feed_hears_at_once_how_far_it_is_and_what_is_parked() {
     // The reader may hear of it from the store before the feeder has its answer.
     feeder.wait(&poison.into()).await;
     assert!(feeder.projection.is_parked(&Tenant::default(), &jar));
+}
+
+/// A second try at what is parked moves no checkpoint, so the checkpoint cannot tell a feeder from the one before it.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn who_lost_its_lease_commits_nothing_even_where_no_checkpoint_moved() {
+    let Some(place) = Place::postgres() else { return };
+    let shop = Shop::new();
+    let one = store(&place).await;
+    let node = shop.node(&one, "one", LEASE);
+    feeds(&node, |feeds| *feeds == everything()).await;
+    shop.fill(20, 5);
+    node.wait(&shop.all()).await;
+    until_stored(&node, &one, &shop).await;
+    node.projection.stop().await;
+    let at = one.open(LOG).await.unwrap();
+    let (partition, checkpoint) = at.first_key_value().map(|(partition, at)| (*partition, *at)).unwrap();
+    let again = || Batch { checkpoints: vec![(partition, Some(checkpoint), checkpoint)], ..Batch::default() };
+    one.commit(again()).await.expect("it is its own");
+    // Another has taken it since, and tried what is parked again: the checkpoint is where it was.
+    place
+        .alter("UPDATE docket_leases SET holder = 'another', expires_at = clock_timestamp() + interval '1 minute'")
+        .await;
+    let fenced = one.commit(again()).await.unwrap_err();
+    assert!(matches!(fenced, StoreFault::Fenced(found) if found == partition), "{fenced}");
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
