@@ -56,6 +56,12 @@ const WANTS: &[Want] = &[
         is_there: || kafka::missing().is_none(),
     },
     Want {
+        what: "openssl, to make the key of a client whom brokers ask for a certificate",
+        packages: &["openssl"],
+        without: "nothing: the test of certificates will fail",
+        is_there: || in_path("openssl").is_some(),
+    },
+    Want {
         what: "PostgreSQL 15 or newer",
         packages: &["postgresql-15", "postgresql"],
         without: "the tests on PostgreSQL",
