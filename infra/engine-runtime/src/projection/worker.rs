@@ -2,6 +2,9 @@
 //! behind it folds the next batch during the commit of the last; else it lets gather what comes meanwhile. Whatever may
 //! wait for a disk runs in tasks of its own that are never cut off.
 
+mod anew;
+mod hands;
+
 use std::collections::{BTreeMap, BTreeSet};
 use std::panic::AssertUnwindSafe;
 use std::sync::Arc;
@@ -10,12 +13,11 @@ use std::time::Duration;
 
 use engine::log::{Log, WakerGuard};
 use engine::ports::Clock;
-use engine::position::{Checkpoint, Offset, Partition};
-use engine::read_store::{Batch, Query, ReadStore, StoreFault};
+use engine::position::{Offset, Partition};
+use engine::read_store::{Query, ReadStore, StoreFault};
 use engine::record::Genesis;
 use engine::stream::StreamId;
-use engine::time::Timestamp;
-use engine::view::{Row, RowKey, View};
+use engine::view::View;
 use futures::FutureExt;
 use metrics::{Counter, counter};
 use tokio::sync::Notify;
@@ -26,11 +28,9 @@ use tracing::warn;
 use super::folder::{Folder, Made, ParkedDoc, Step};
 use super::published::Published;
 use super::{PARKED_TABLE, ProjectionFault, ProjectionOptions, ProjectionStatus};
+use anew::Anew;
+use hands::Hands;
 
-/// First wait after the store did not answer; doubles.
-const BACK_OFF_FIRST: Duration = Duration::from_millis(50);
-/// Longest such wait.
-const BACK_OFF_MAX: Duration = Duration::from_secs(5);
 /// Records without rows after which checkpoints are committed all the same, so that a restart reads little again.
 const UNCOMMITTED_MAX: u64 = 10_000;
 /// Least time from one commit to the next where nobody waits for records: a commit of one event costs nearly as much as one
@@ -52,19 +52,6 @@ pub(super) struct Worker<V: View> {
     folder: Option<Folder<V>>,
     events: Counter,
     commits: Counter,
-}
-
-/// The worker without its folder, which is lent out while it commits.
-struct Hands<V: View> {
-    source: Source<V>,
-    /// Names it among the workers of this projection.
-    number: usize,
-    partitions: Vec<Partition>,
-    stop: CancellationToken,
-    /// How far the rows are that everybody can read.
-    shown: Vec<Checkpoint>,
-    /// When the newest event in them was recorded.
-    recorded_at: Option<Timestamp>,
 }
 
 /// What all workers of a projection work from and on.
@@ -422,120 +409,6 @@ impl<V: View> Worker<V> {
     }
 }
 
-impl<V: View> Hands<V> {
-    /// Commits what was made, if there is anything to be committed.
-    async fn commit_made(&self, made: &Made) -> Result<(), End> {
-        match &made.batch {
-            Some(batch) => self.commit(batch).await,
-            None => Ok(()),
-        }
-    }
-
-    async fn load(&self, keys: Vec<RowKey>) -> Result<BTreeMap<RowKey, Row>, End> {
-        let mut wait = BACK_OFF_FIRST;
-        loop {
-            let (store, asked) = (self.source.store.clone(), keys.clone());
-            match spawned(async move { store.load(asked).await }).await {
-                Ok(found) => {
-                    self.running();
-                    return Ok(found);
-                }
-                Err(StoreFault::Unavailable(why)) => self.back_off(&mut wait, why.to_string()).await?,
-                Err(fault) => return Err(store_end(fault)),
-            }
-        }
-    }
-
-    /// Commits, again and again while the store does not answer. A commit whose answer was lost may have been done: then
-    /// the next try is fenced by our own, which the checkpoints tell.
-    async fn commit(&self, batch: &Arc<Batch>) -> Result<(), End> {
-        let mut wait = BACK_OFF_FIRST;
-        let mut in_doubt = false;
-        loop {
-            let (store, trying) = (self.source.store.clone(), batch.clone());
-            match spawned(async move { store.commit_shared(trying).await }).await {
-                Ok(()) => {
-                    self.source.published.committed(batch);
-                    self.running();
-                    return Ok(());
-                }
-                Err(StoreFault::Unavailable(why)) => {
-                    in_doubt = true;
-                    self.back_off(&mut wait, why.to_string()).await?;
-                }
-                Err(StoreFault::Fenced(partition)) => {
-                    let moved = batch.checkpoints.iter().any(|(_, from, to)| from.as_ref() != Some(to));
-                    if in_doubt && moved && self.is_committed(batch).await? {
-                        self.source.published.committed(batch);
-                        self.running();
-                        return Ok(());
-                    }
-                    return Err(End::Fenced(partition));
-                }
-                Err(fault) => return Err(End::Fault(store_fault(fault))),
-            }
-        }
-    }
-
-    async fn is_committed(&self, batch: &Batch) -> Result<bool, End> {
-        let mut wait = BACK_OFF_FIRST;
-        loop {
-            let (store, log_id) = (self.source.store.clone(), self.source.genesis.log);
-            match spawned(async move { store.open(log_id).await }).await {
-                Ok(found) => return Ok(batch.checkpoints.iter().all(|(at, _, to)| found.get(at) == Some(to))),
-                Err(StoreFault::Unavailable(why)) => self.back_off(&mut wait, why.to_string()).await?,
-                Err(fault) => return Err(store_end(fault)),
-            }
-        }
-    }
-
-    async fn back_off(&self, wait: &mut Duration, why: String) -> Result<(), End> {
-        warn!(projection.wait_ms = wait.as_millis() as u64, error = %why, "the read store does not answer");
-        self.source.published.waiting(self.number, Some(why));
-        self.report_lag();
-        let stop = self.stop.clone();
-        tokio::select! {
-            biased;
-            () = stop.cancelled() => return Err(End::Asked),
-            () = tokio::time::sleep(jittered(*wait)) => {}
-        }
-        *wait = (*wait * 2).min(BACK_OFF_MAX);
-        Ok(())
-    }
-
-    fn running(&self) {
-        self.source.published.waiting(self.number, None);
-    }
-
-    fn publish(&self) {
-        let at = self.partitions.iter().map(|at| (*at, self.shown[usize::from(at.0)].next_offset));
-        self.source.published.reached(at);
-    }
-
-    fn publish_parked(&self, folder: &Folder<V>) {
-        let parked = folder.parked.iter().map(|(stream, doc)| (stream.clone(), doc.parked.clone()));
-        self.source.published.park(|at| self.partitions.contains(&at), parked.collect());
-    }
-
-    /// How many records are not in the rows.
-    fn behind(&self) -> u64 {
-        let behind = |partition: &Partition| {
-            let at = self.shown[usize::from(partition.0)].next_offset;
-            self.source.log.end(*partition).0.saturating_sub(at.0)
-        };
-        self.partitions.iter().map(behind).sum()
-    }
-
-    fn report_lag(&self) {
-        let lag = self.behind();
-        let seconds = match self.recorded_at {
-            Some(recorded_at) if lag > 0 => self.source.clock.now().micros_since(recorded_at) as f64 / 1e6,
-            _ => 0.0,
-        };
-        self.source.published.lag(self.number, lag, seconds);
-    }
-}
-
 /// Runs a store's future to its end, whatever becomes of the caller.
 pub(super) async fn spawned<T: Send + 'static>(
     work: impl Future<Output = Result<T, StoreFault>> + Send + 'static,
@@ -571,57 +444,6 @@ pub(super) async fn read_parked(store: &Arc<dyn ReadStore>) -> Result<BTreeMap<S
         }
         if !full {
             return Ok(parked);
-        }
-    }
-}
-
-/// What it takes to begin anew.
-struct Anew<V: View> {
-    source: Source<V>,
-    number: usize,
-    partitions: BTreeSet<Partition>,
-    stop: CancellationToken,
-    /// Of what was fed before.
-    generation: i64,
-}
-
-impl<V: View> Anew<V> {
-    /// Whether something else is in use now.
-    fn is_due(&self) -> bool {
-        self.source.store.generation() != self.generation
-    }
-
-    /// Begins anew, as soon as the store answers. `Err`: how it ended instead.
-    async fn open(self) -> Result<Worker<V>, ProjectionStatus> {
-        let mut wait = BACK_OFF_FIRST;
-        loop {
-            if self.stop.is_cancelled() {
-                return Err(ProjectionStatus::Stopped);
-            }
-            let opened =
-                Worker::open(self.source.clone(), self.number, self.partitions.clone(), self.stop.clone()).await;
-            let fault = match opened {
-                Ok(worker) => return Ok(worker),
-                Err(ProjectionFault::Store(fault)) => fault,
-                Err(fault) => return Err(ProjectionStatus::Failed(fault)),
-            };
-            match &*fault {
-                // What it fed was beside, and is not there any more.
-                StoreFault::Fenced(_) if self.source.store.feeder().is_none() => {
-                    return Err(ProjectionStatus::Stopped);
-                }
-                StoreFault::Fenced(_) => {}
-                StoreFault::Unavailable(why) => {
-                    self.source.published.waiting(self.number, Some(why.to_string()));
-                }
-                _ => return Err(ProjectionStatus::Failed(ProjectionFault::Store(fault))),
-            }
-            tokio::select! {
-                biased;
-                () = self.stop.cancelled() => {}
-                () = tokio::time::sleep(jittered(wait)) => {}
-            }
-            wait = (wait * 2).min(BACK_OFF_MAX);
         }
     }
 }
