@@ -123,16 +123,27 @@ impl Gate {
         }))
     }
 
+    /// A place, if one is free.
+    fn try_enter(&self) -> Option<Place> {
+        self.take(&mut self.state())
+    }
+
+    fn take(&self, state: &mut State) -> Option<Place> {
+        (state.taken < self.0.places_max).then(|| {
+            state.taken += 1;
+            self.0.taken.increment(1);
+            Place(Some(self.clone()))
+        })
+    }
+
     /// A place, waited for if need be; `None` if none came free in time.
     pub(crate) async fn enter(&self) -> Option<Place> {
         let shared = &*self.0;
         let since = Instant::now();
         let coming = {
             let mut state = self.state();
-            if state.taken < shared.places_max {
-                state.taken += 1;
-                shared.taken.increment(1);
-                return Some(Place(Some(self.clone())));
+            if let Some(place) = self.take(&mut state) {
+                return Some(place);
             }
             // Who has given up meanwhile keeps nobody else from waiting.
             if state.waiting.len() >= WAITING_MAX {
@@ -227,13 +238,20 @@ impl Turn {
 pub async fn turn() -> Result<(), Problem> {
     let gate = TURN.try_with(|turn| turn.borrow_mut().gate.take()).ok().flatten();
     let Some(gate) = gate else { return Ok(()) };
-    let Some(place) = gate.enter().await else { return Err(Problem::overloaded()) };
+    let at_once = gate.try_enter();
+    let waited = at_once.is_none();
+    let place = match at_once {
+        Some(place) => Some(place),
+        None => gate.enter().await,
+    };
+    let Some(place) = place else { return Err(Problem::overloaded()) };
     TURN.with(|turn| {
         let mut turn = turn.borrow_mut();
         turn.place = Some(place);
-        // Whoever asked has hung up while it waited: nobody hears this, and nothing was begun.
+        // Whoever asked has hung up while it waited: nobody hears this, and nothing was begun. Where there was a place at
+        // once, what has come whole is done, whoever hears of it.
         let gone = turn.gone.as_ref().is_some_and(|gone| gone.load(Ordering::Relaxed));
-        if gone { Err(Problem::overloaded()) } else { Ok(()) }
+        if waited && gone { Err(Problem::overloaded()) } else { Ok(()) }
     })
 }
 

@@ -113,6 +113,13 @@ async fn what_nobody_waits_for_any_more_is_not_begun() {
     assert_eq!(gate.state().taken, 0);
 }
 
+#[tokio::test]
+async fn what_has_come_whole_is_begun_where_there_is_a_place_whoever_hears_of_it() {
+    let gone = Arc::new(AtomicBool::new(true));
+    let turned = Turn::new(Some(gate(1)), Some(gone));
+    assert!(turned.scope(async { turn().await.is_ok() }).await);
+}
+
 #[test]
 fn who_looks_how_it_is_needs_no_turn() {
     let gates = Gates::new(&GateLimits::DEFAULT);
