@@ -31,23 +31,17 @@ impl<R: Reactor<Event = ShopEvent>> QuerySide<R> {
         let elsewhere = least;
         let cache = self.projection.cache();
         let dropped = self.not_parked(read, stream)?;
-        if !dropped
-            && self.projection.has_all(&elsewhere)
-            && let Some(found) = cache.at_hand(key, next)
-        {
-            return Ok(found);
-        }
+        let at_hand = if dropped || !self.projection.has_all(&elsewhere) { None } else { cache.at_hand(key, next) };
+        let is_ahead = match at_hand {
+            Some(found) if self.is_stored(partition, &found) => return Ok(found),
+            found => found.is_some(),
+        };
         let mut all = elsewhere.clone();
         let here = next.0.checked_sub(1).map(|offset| Position { partition, offset: Offset(offset) });
         all.reach_all(&here.map(Positions::from).unwrap_or_default());
         self.reached(&all, read.wait).await?;
-        if self.not_parked(read, stream)? {
-            // Rows at hand may follow the log; this one is shown as the store has it.
-            let found = self.store.load_with_checkpoints(vec![key.clone()]).await;
-            let mut found = found.map_err(|fault| unavailable(&fault))?;
-            self.reflects(&found.checkpoints, &all)?;
-            let as_of = found.checkpoints.get(&partition).map_or(Offset(0), |checkpoint| checkpoint.next_offset);
-            return Ok(Found { row: found.found.remove(key), as_of, checkpoints: Some(found.checkpoints) });
+        if self.not_parked(read, stream)? || is_ahead {
+            return self.stored(partition, key, &all).await;
         }
         let loaded = cache.find(key, partition, next, || {
             let (store, key) = (Arc::clone(&self.store), key.clone());
@@ -57,12 +51,32 @@ impl<R: Reactor<Event = ShopEvent>> QuerySide<R> {
             }
         });
         let found = loaded.await.map_err(|fault| unavailable(&fault))?;
-        if let Some(checkpoints) = &found.checkpoints {
-            // What the tail of the log vouches for is there, wherever the store is.
-            let missing = if found.as_of < next { &all } else { &elsewhere };
-            self.reflects(checkpoints, missing)?;
+        match &found.checkpoints {
+            Some(checkpoints) => {
+                // What the tail of the log vouches for is there, wherever the store is.
+                let missing = if found.as_of < next { &all } else { &elsewhere };
+                self.reflects(checkpoints, missing)?;
+            }
+            None if !self.is_stored(partition, &found) => return self.stored(partition, key, &all).await,
+            None => {}
         }
         Ok(Found::clone(&found))
+    }
+
+    /// Whether the store is as far as a row at hand. One that follows the log may be ahead of a store that nodes share: who
+    /// saw it would find another row, which the same record changed, as it was before.
+    fn is_stored(&self, partition: Partition, found: &Found) -> bool {
+        let last = found.as_of.0.checked_sub(1).map(|offset| Position { partition, offset: Offset(offset) });
+        self.projection.has_all(&last.map(Positions::from).unwrap_or_default())
+    }
+
+    /// The row as the store has it.
+    async fn stored(&self, partition: Partition, key: &RowKey, least: &Positions) -> Result<Found, Problem> {
+        let found = self.store.load_with_checkpoints(vec![key.clone()]).await;
+        let mut found = found.map_err(|fault| unavailable(&fault))?;
+        self.reflects(&found.checkpoints, least)?;
+        let as_of = found.checkpoints.get(&partition).map_or(Offset(0), |checkpoint| checkpoint.next_offset);
+        Ok(Found { row: found.found.remove(key), as_of, checkpoints: Some(found.checkpoints) })
     }
 
     /// Whether the stream is shown as it was before what an operator gave up: to all but those who ask for what came after.
