@@ -5,7 +5,7 @@
 use std::sync::Arc;
 
 use engine::decider::Decider;
-use engine::event::{Event, EventMeta, Recorded};
+use engine::event::Recorded;
 use engine::log::{Log, LogFault, Stored};
 use engine::position::{Checkpoint, Offset, Partition, Position, Version};
 use engine::record::{Body, Commit, Record};
@@ -276,34 +276,10 @@ fn decode_of<R: Reactor>(
     commit: &Commit,
     only: Option<&StreamName>,
 ) -> Result<Events<R>, StoreFault> {
-    let mut decoded = Vec::new();
-    let mut index = 0;
-    for stream in &commit.streams {
-        if only.is_some_and(|only| *only != stream.name) {
-            index += stream.events.len();
-            continue;
-        }
-        let mut version = stream.first_version;
-        for stored in &stream.events {
-            let event = R::Event::decode(stored).map_err(|source| StoreFault::Event {
-                position,
-                stream: Box::new(StreamId { tenant: commit.tenant.clone(), name: stream.name.clone() }),
-                source,
-            })?;
-            let meta = EventMeta {
-                tenant: commit.tenant.clone(),
-                stream: stream.name.clone(),
-                version,
-                recorded_at: commit.recorded_at,
-                command_id: commit.command_id,
-                fingerprint: commit.fingerprint,
-            };
-            let provenance = commit.provenance.clone();
-            let place = u32::try_from(index).expect("a record of at most 1 MiB holds fewer events");
-            decoded.push(Recorded { meta, position, index: place, provenance, event });
-            version = version.next();
-            index += 1;
-        }
-    }
-    Ok(decoded)
+    let wanted = commit.events().filter(|told| only.is_none_or(|only| *only == told.written.name));
+    let read = wanted.map(|told| {
+        let stream = || Box::new(told.stream());
+        told.read(position).map_err(|source| StoreFault::Event { position, stream: stream(), source })
+    });
+    read.collect()
 }

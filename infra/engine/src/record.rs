@@ -2,11 +2,13 @@
 //! without looking further, then tagged sections. The layout is written down in `docs/record-format.md`.
 
 mod codec;
+mod events;
 mod header;
 mod wire;
 
 use bytes::Bytes;
 
+pub use self::events::CommitEvent;
 use crate::event::EncodedEvent;
 use crate::message::{CommandId, Fingerprint, Outcome, Provenance};
 use crate::position::{Epoch, LogId, Nonce, PARTITIONS_MAX, Seq, Version};

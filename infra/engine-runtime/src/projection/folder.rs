@@ -7,7 +7,7 @@ use std::ops::Range;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
 
-use engine::event::{Event, EventMeta, Recorded};
+use engine::event::Recorded;
 use engine::fold::Verdict;
 use engine::log::Log;
 use engine::position::{Checkpoint, Offset, Partition, Position, Version};
@@ -228,35 +228,15 @@ impl<V: View> Folder<V> {
         before: Checkpoint,
         items: &mut Vec<Item<V::Event>>,
     ) {
-        let mut index = 0;
-        for written in &commit.streams {
-            let stream = StreamId { tenant: commit.tenant.clone(), name: written.name.clone() };
-            for (version, stored) in (written.first_version.0..).map(Version).zip(&written.events) {
-                let meta = || EventMeta {
-                    tenant: commit.tenant.clone(),
-                    stream: written.name.clone(),
-                    version,
-                    recorded_at: commit.recorded_at,
-                    command_id: commit.command_id,
-                    fingerprint: commit.fingerprint,
-                };
-                let wanted =
-                    self.only.as_ref().is_none_or(|only| only.get(&stream).is_some_and(|from| version >= *from));
-                if wanted {
-                    let event = V::Event::decode(stored).map_err(|fault| fault.to_string());
-                    let event = event.map(|event| Recorded {
-                        meta: meta(),
-                        position,
-                        index,
-                        provenance: commit.provenance.clone(),
-                        event,
-                    });
-                    let (partition, offset) = (position.partition, position.offset);
-                    let touches = 0..0;
-                    items.push(Item { stream: stream.clone(), partition, version, offset, before, event, touches });
-                }
-                index += 1;
+        for told in commit.events() {
+            let (stream, version) = (told.stream(), told.version);
+            let is_wanted = |only: &BTreeMap<StreamId, Version>| only.get(&stream).is_some_and(|from| version >= *from);
+            if !self.only.as_ref().is_none_or(is_wanted) {
+                continue;
             }
+            let event = told.read(position).map_err(|fault| fault.to_string());
+            let Position { partition, offset } = position;
+            items.push(Item { stream, partition, version, offset, before, event, touches: 0..0 });
         }
     }
 

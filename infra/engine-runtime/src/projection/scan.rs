@@ -1,7 +1,7 @@
 //! Reads a partition's effective events from its beginning, one after the other, for those who look at what a projection
 //! did rather than go on with it. Blocking, and in pieces of bounded size.
 
-use engine::event::{Event, EventMeta, Recorded};
+use engine::event::{Event, Recorded};
 use engine::fold::Verdict;
 use engine::log::Log;
 use engine::position::{Checkpoint, Offset, Partition, Position, Version};
@@ -46,27 +46,9 @@ pub(super) fn scan<E: Event>(
             }
             let record = Record::decode(&stored.bytes).map_err(|fault| format!("{position}: {fault}"))?;
             let Body::Commit(commit) = record.body else { continue };
-            let mut index = 0;
-            for written in &commit.streams {
-                let stream = StreamId { tenant: commit.tenant.clone(), name: written.name.clone() };
-                for (version, stored) in (written.first_version.0..).map(Version).zip(&written.events) {
-                    let event = E::decode(stored).map_err(|fault| fault.to_string()).map(|event| Recorded {
-                        meta: EventMeta {
-                            tenant: commit.tenant.clone(),
-                            stream: written.name.clone(),
-                            version,
-                            recorded_at: commit.recorded_at,
-                            command_id: commit.command_id,
-                            fingerprint: commit.fingerprint,
-                        },
-                        position,
-                        index,
-                        provenance: commit.provenance.clone(),
-                        event,
-                    });
-                    met(Met { stream: stream.clone(), version, position, event });
-                    index += 1;
-                }
+            for told in commit.events() {
+                let event = told.read(position).map_err(|fault| fault.to_string());
+                met(Met { stream: told.stream(), version: told.version, position, event });
             }
         }
         let read = checkpoint.next_offset.0 - from.0;

@@ -7,11 +7,11 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use bytes::Bytes;
-use engine::event::{Event, EventMeta, Recorded};
+use engine::event::{Event, Recorded};
 use engine::fold::Verdict;
-use engine::position::{Checkpoint, Partition, Position, Version};
+use engine::position::{Checkpoint, Partition, Position};
 use engine::read_store::StoreFault;
-use engine::record::{Body, Commit, Header, Kind, Record};
+use engine::record::{Body, Header, Kind, Record};
 use engine::view::View;
 use tokio::sync::Notify;
 use tokio_util::sync::CancellationToken;
@@ -118,16 +118,6 @@ fn tell_record<V: View>(source: &Source<V>, position: Position, bytes: Option<&B
 fn events_of<E: Event>(position: Position, bytes: &Bytes) -> Result<Vec<Recorded<E>>, String> {
     let record = Record::decode(bytes).map_err(|fault| fault.to_string())?;
     let Body::Commit(commit) = record.body else { return Ok(Vec::new()) };
-    let Commit { tenant, recorded_at, command_id, fingerprint, provenance, streams, .. } = *commit;
-    let mut events = Vec::new();
-    for written in &streams {
-        for (version, stored) in (written.first_version.0..).map(Version).zip(&written.events) {
-            let (tenant, stream) = (tenant.clone(), written.name.clone());
-            let meta = EventMeta { tenant, stream, version, recorded_at, command_id, fingerprint };
-            let event = E::decode(stored).map_err(|fault| fault.to_string())?;
-            let index = u32::try_from(events.len()).expect("a record of at most 1 MiB holds fewer events");
-            events.push(Recorded { meta, position, index, provenance: provenance.clone(), event });
-        }
-    }
-    Ok(events)
+    let events = commit.events().map(|told| told.read(position));
+    events.collect::<Result<_, _>>().map_err(|fault| fault.to_string())
 }

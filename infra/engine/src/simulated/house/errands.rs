@@ -11,7 +11,7 @@ use super::node::{Errand, Open, ToNode, Waiting};
 use super::saga::{Call, timer_of};
 use super::world::{Asker, Event, Found, Mistake, World};
 use crate::decider::Decider;
-use crate::event::{Event as _, EventMeta};
+use crate::event::Event as _;
 use crate::message::{Answer, CommandId, Envelope, NoAnswer, Precondition, Provenance};
 use crate::position::Version;
 use crate::record::{Body, Record};
@@ -303,17 +303,9 @@ impl World {
         let Ok(Record { body: Body::Commit(commit), .. }) = Record::decode(bytes) else { return };
         for written in &commit.streams {
             let mut state = self.nodes[node].desks[partition].current(&written.name).map(|(_, state)| (*state).clone());
-            for (version, event) in (written.first_version.0..).map(Version).zip(&written.events) {
-                let event = super::business::Happened::decode(event).expect("the business reads what it wrote");
-                let meta = EventMeta {
-                    tenant: commit.tenant.clone(),
-                    stream: written.name.clone(),
-                    version,
-                    recorded_at: commit.recorded_at,
-                    command_id: commit.command_id,
-                    fingerprint: commit.fingerprint,
-                };
-                state = Some(self.clearing.evolve(state, &event, &meta));
+            for told in commit.events().filter(|told| told.written.name == written.name) {
+                let event = super::business::Happened::decode(told.stored).expect("the business reads what it wrote");
+                state = Some(self.clearing.evolve(state, &event, &told.meta()));
             }
             let Some(state) = state else { continue };
             for pending in self.clearing.react(&written.name, written.last_version(), &state).pending {

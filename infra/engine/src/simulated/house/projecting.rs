@@ -9,7 +9,7 @@ use super::node::ToNode;
 use super::read_store::Snapshot;
 use super::view::Ledger;
 use super::world::{Event, Mistake, World};
-use crate::event::{Event as _, EventMeta, Recorded};
+use crate::event::Recorded;
 use crate::fold::Verdict;
 use crate::position::{Checkpoint, Offset, Partition, Position, Version};
 use crate::record::{Body, Record};
@@ -88,26 +88,8 @@ pub(super) struct Worker {
 /// The events of an effective record.
 pub(super) fn events_of(partition: usize, offset: Offset, record: Record) -> Vec<Recorded<Happened>> {
     let Body::Commit(commit) = record.body else { return Vec::new() };
-    let mut events = Vec::new();
-    for written in &commit.streams {
-        for (version, event) in (written.first_version.0..).map(Version).zip(&written.events) {
-            events.push(Recorded {
-                meta: EventMeta {
-                    tenant: commit.tenant.clone(),
-                    stream: written.name.clone(),
-                    version,
-                    recorded_at: commit.recorded_at,
-                    command_id: commit.command_id,
-                    fingerprint: commit.fingerprint,
-                },
-                position: Position { partition: Partition(partition as u16), offset },
-                index: events.len() as u32,
-                provenance: commit.provenance.clone(),
-                event: Happened::decode(event).expect("the business reads what it wrote"),
-            });
-        }
-    }
-    events
+    let position = Position { partition: Partition(partition as u16), offset };
+    commit.events().map(|told| told.read(position).expect("the business reads what it wrote")).collect()
 }
 
 impl World {
