@@ -157,7 +157,7 @@ async fn assert_did_nothing(client: &Client, (key, body): (Uuid, Value)) {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_full_disk_is_told_read_from_and_gone_on_from() {
-    let _alone = crate::one_at_a_time().await;
+    let _place = crate::beside_another().await;
     let Some(disk) = a_disk() else { return };
     let seed = knob("DOCKET_TEST_SEED", 1);
     let (mut house, world, mut dice, docket) = at_work(&disk, seed ^ 0xF0, Dice::new(seed, &[9])).await;
@@ -214,7 +214,7 @@ async fn a_full_disk_is_told_read_from_and_gone_on_from() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_house_that_dies_on_a_full_disk_says_what_it_needs_and_loses_nothing() {
-    let _alone = crate::one_at_a_time().await;
+    let _place = crate::beside_another().await;
     let Some(disk) = a_disk() else { return };
     let seed = knob("DOCKET_TEST_SEED", 1);
     let (mut house, world, mut dice, docket) = at_work(&disk, seed ^ 0xF1, Dice::new(seed, &[10])).await;

@@ -103,7 +103,7 @@ async fn shown(client: &Client, order: &str) -> Vec<Value> {
 /// The house dies between the question and the cancel, between all that is taken back and the arrival, or not at all.
 #[tokio::test(flavor = "multi_thread")]
 async fn an_authorization_that_arrives_after_its_void_is_barred() {
-    let _alone = crate::one_at_a_time().await;
+    let _place = crate::beside_another().await;
     for dies_after in [false, true] {
         let data = tempfile::tempdir().expect("a scratch directory");
         let mut house = House::new(data.path());
@@ -153,7 +153,7 @@ async fn an_authorization_that_arrives_after_its_void_is_barred() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_capture_on_its_way_is_never_taken_for_absent_and_is_given_back_once() {
-    let _alone = crate::one_at_a_time().await;
+    let _place = crate::beside_another().await;
     let data = tempfile::tempdir().expect("a scratch directory");
     let mut house = House::new(data.path());
     let mut docket = open(&mut house).await;
@@ -190,7 +190,7 @@ async fn a_capture_on_its_way_is_never_taken_for_absent_and_is_given_back_once()
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_reserve_that_arrives_after_its_undo_changes_nothing() {
-    let _alone = crate::one_at_a_time().await;
+    let _place = crate::beside_another().await;
     let data = tempfile::tempdir().expect("a scratch directory");
     let mut house = House::new(data.path());
     let docket = open(&mut house).await;
@@ -270,7 +270,7 @@ async fn a_reserve_that_arrives_after_its_undo_changes_nothing() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn an_authorization_that_comes_after_the_cancel_holds_no_money() {
-    let _alone = crate::one_at_a_time().await;
+    let _place = crate::beside_another().await;
     let mut dice = Dice::new(knob("DOCKET_TEST_SEED", 1), &[4]);
     let data = tempfile::tempdir().expect("a scratch directory");
     let mut house = House::new(data.path());
@@ -309,7 +309,7 @@ async fn an_authorization_that_comes_after_the_cancel_holds_no_money() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_capture_that_comes_after_the_cancel_is_given_back() {
-    let _alone = crate::one_at_a_time().await;
+    let _place = crate::beside_another().await;
     let data = tempfile::tempdir().expect("a scratch directory");
     let mut house = House::new(data.path());
     let mut docket = open(&mut house).await;
@@ -334,7 +334,7 @@ async fn a_capture_that_comes_after_the_cancel_is_given_back() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_payment_given_up_while_it_is_authorized_stays_given_up() {
-    let _alone = crate::one_at_a_time().await;
+    let _place = crate::beside_another().await;
     let data = tempfile::tempdir().expect("a scratch directory");
     let mut house = House::new(data.path());
     let mut docket = open(&mut house).await;
@@ -369,7 +369,7 @@ async fn a_payment_given_up_while_it_is_authorized_stays_given_up() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_reservation_that_comes_after_the_cancel_holds_nothing() {
-    let _alone = crate::one_at_a_time().await;
+    let _place = crate::beside_another().await;
     let mut dice = Dice::new(knob("DOCKET_TEST_SEED", 1), &[5]);
     let data = tempfile::tempdir().expect("a scratch directory");
     let mut house = House::new(data.path());

@@ -86,7 +86,7 @@ async fn assert_ends_badly(mut docket: Docket, why: &str) {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_flush_that_fails_once_is_the_last_one_and_nothing_more_is_acknowledged() {
-    let _alone = crate::one_at_a_time().await;
+    let _place = crate::beside_another().await;
     let seed = knob("DOCKET_TEST_SEED", 1);
     let (data, faults) = (tempfile::tempdir().expect("a scratch directory"), Faults::new());
     let (mut house, world, mut dice) = (House::new(data.path()), World::default(), Dice::new(seed, &[20]));
@@ -107,7 +107,7 @@ async fn a_flush_that_fails_once_is_the_last_one_and_nothing_more_is_acknowledge
 
 #[tokio::test(flavor = "multi_thread")]
 async fn pieces_and_interruptions_are_no_faults_no_room_passes_and_a_failed_write_stops_the_log() {
-    let _alone = crate::one_at_a_time().await;
+    let _place = crate::beside_another().await;
     let seed = knob("DOCKET_TEST_SEED", 1);
     let (data, faults) = (tempfile::tempdir().expect("a scratch directory"), Faults::new());
     let (mut house, world, mut dice) = (House::new(data.path()), World::default(), Dice::new(seed, &[21]));
@@ -159,7 +159,7 @@ async fn pieces_and_interruptions_are_no_faults_no_room_passes_and_a_failed_writ
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_log_that_cannot_be_read_is_refused_or_told_and_is_well_when_the_disk_is() {
-    let _alone = crate::one_at_a_time().await;
+    let _place = crate::beside_another().await;
     let seed = knob("DOCKET_TEST_SEED", 1);
     let (data, faults) = (tempfile::tempdir().expect("a scratch directory"), Faults::new());
     let (mut house, world, mut dice) = (House::new(data.path()), World::default(), Dice::new(seed, &[36]));

@@ -27,8 +27,17 @@ mod strange;
 mod times;
 mod torn;
 
-/// These tests measure times and fill the disk: one after the other.
-async fn one_at_a_time() -> tokio::sync::MutexGuard<'static, ()> {
-    static ALONE: tokio::sync::Mutex<()> = tokio::sync::Mutex::const_new(());
-    ALONE.lock().await
+use tokio::sync::{Semaphore, SemaphorePermit};
+
+/// Two at once: most of these tests wait most of the time.
+static PLACES: Semaphore = Semaphore::const_new(2);
+
+/// For a test that may run beside another.
+async fn beside_another() -> SemaphorePermit<'static> {
+    PLACES.acquire().await.expect("it is never closed")
+}
+
+/// For a test that measures times, makes a load or runs out of memory.
+async fn one_at_a_time() -> SemaphorePermit<'static> {
+    PLACES.acquire_many(2).await.expect("it is never closed")
 }

@@ -48,7 +48,7 @@ async fn until_current(client: &Client, path: &str, position: &str) {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn commands_go_on_while_the_read_models_cannot_be_written_and_those_go_on_by_themselves() {
-    let _alone = crate::one_at_a_time().await;
+    let _place = crate::beside_another().await;
     let seed = knob("DOCKET_TEST_SEED", 1);
     let (data, faults) = (tempfile::tempdir().expect("a scratch directory"), Faults::new());
     let (mut house, world, mut dice) = (House::new(data.path()), World::default(), Dice::new(seed, &[25]));
@@ -117,7 +117,7 @@ async fn at_rest(house: &mut House, world: &World, dice: &mut Dice, seed: u64) -
 
 #[tokio::test(flavor = "multi_thread")]
 async fn read_models_that_cannot_be_read_are_a_fault_and_never_wrong() {
-    let _alone = crate::one_at_a_time().await;
+    let _place = crate::beside_another().await;
     let seed = knob("DOCKET_TEST_SEED", 1);
     let (data, faults) = (tempfile::tempdir().expect("a scratch directory"), Faults::new());
     let (mut house, world, mut dice) = (House::new(data.path()), World::default(), Dice::new(seed, &[26]));
@@ -164,7 +164,7 @@ fn remove_rows(data: &Path) {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_read_store_that_is_lost_broken_or_another_log_s_is_folded_afresh_and_never_shown_wrong() {
-    let _alone = crate::one_at_a_time().await;
+    let _place = crate::beside_another().await;
     let seed = knob("DOCKET_TEST_SEED", 1);
     let other = tempfile::tempdir().expect("a scratch directory");
     Docket::start(other.path(), &[]).await.terminate().await;
@@ -232,7 +232,7 @@ async fn a_read_store_that_is_lost_broken_or_another_log_s_is_folded_afresh_and_
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_store_that_knows_more_than_the_log_is_refused_since_the_log_has_lost_something() {
-    let _alone = crate::one_at_a_time().await;
+    let _place = crate::beside_another().await;
     let seed = knob("DOCKET_TEST_SEED", 1);
     let (data, older) = (tempfile::tempdir().expect("a scratch directory"), tempfile::tempdir().expect("another"));
     let (mut house, world, mut dice) = (House::new(data.path()), World::default(), Dice::new(seed, &[28]));

@@ -26,7 +26,7 @@ const TIMES: u64 = 4;
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_state_store_whose_write_finds_no_room_goes_on_by_itself() {
-    let _alone = crate::one_at_a_time().await;
+    let _place = crate::beside_another().await;
     let seed = knob("DOCKET_TEST_SEED", 1);
     let (data, faults) = (tempfile::tempdir().expect("a scratch directory"), Faults::new());
     let (mut house, world, mut dice) = (House::new(data.path()), World::default(), Dice::new(seed, &[22]));
@@ -60,7 +60,7 @@ async fn a_state_store_whose_write_finds_no_room_goes_on_by_itself() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_state_store_whose_disk_fails_is_out_of_service_until_the_next_start_folds_it_afresh() {
-    let _alone = crate::one_at_a_time().await;
+    let _place = crate::beside_another().await;
     let seed = knob("DOCKET_TEST_SEED", 1);
     for (number, calls) in [(0, Calls::Writes), (1, Calls::Flushes)] {
         let (data, faults) = (tempfile::tempdir().expect("a scratch directory"), Faults::new());
@@ -115,7 +115,7 @@ pub(crate) fn copy(from: &Path, to: &Path) {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_state_store_that_is_lost_half_there_or_another_log_s_is_folded_afresh() {
-    let _alone = crate::one_at_a_time().await;
+    let _place = crate::beside_another().await;
     let seed = knob("DOCKET_TEST_SEED", 1);
     let other = tempfile::tempdir().expect("a scratch directory");
     Docket::start(other.path(), &[]).await.terminate().await;

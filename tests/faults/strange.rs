@@ -40,7 +40,7 @@ fn partition_of(house: &House, stream: &str) -> u64 {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_stream_of_250_000_events_is_decided_on_and_told_in_the_memory_of_any_other() {
-    let _alone = crate::one_at_a_time().await;
+    let _place = crate::beside_another().await;
     let seed = knob("DOCKET_TEST_SEED", 1);
     let data = tempfile::tempdir().expect("a scratch directory");
     let (mut house, world, mut dice) = (House::new(data.path()), World::default(), Dice::new(seed, &[34]));
@@ -108,7 +108,7 @@ async fn place(docket: &Docket) -> (String, String) {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_log_with_events_of_another_version_is_refused_by_name_and_left_as_it_is() {
-    let _alone = crate::one_at_a_time().await;
+    let _place = crate::beside_another().await;
     let seed = knob("DOCKET_TEST_SEED", 1);
     for (number, (event, version)) in (0..).zip([("OrderTeleported", 1), ("OrderShipped", 99)]) {
         let data = tempfile::tempdir().expect("a scratch directory");

@@ -44,7 +44,7 @@ async fn some_work(house: &mut House, world: &World, docket: &Docket, seed: u64,
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_torn_end_is_cut_and_nothing_acknowledged_is_missed() {
-    let _alone = crate::one_at_a_time().await;
+    let _place = crate::beside_another().await;
     let seed = knob("DOCKET_TEST_SEED", 1);
     let data = tempfile::tempdir().expect("a scratch directory");
     let (mut house, world, mut dice) = (House::new(data.path()), World::default(), Dice::new(seed, &[6]));
@@ -77,7 +77,7 @@ async fn a_torn_end_is_cut_and_nothing_acknowledged_is_missed() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_log_damaged_in_its_middle_is_refused_with_file_and_offset() {
-    let _alone = crate::one_at_a_time().await;
+    let _place = crate::beside_another().await;
     let seed = knob("DOCKET_TEST_SEED", 1);
     let data = tempfile::tempdir().expect("a scratch directory");
     let (mut house, world, mut dice) = (House::new(data.path()), World::default(), Dice::new(seed, &[7]));

@@ -1,5 +1,4 @@
-//! The tests in two lanes. Those of several nodes on real brokers mostly wait, for elections, time-outs and processes that
-//! start: so they run beside all others, and what they say is shown when both lanes have ended.
+//! Steps that run beside others, so that no processor is idle: what a lane says is shown when it has ended.
 
 use std::fs::File;
 use std::process::{Command, Stdio};
@@ -13,16 +12,21 @@ use super::{Done, root, step};
 const WAITING: &[&str] = &["kafka", "tls", "trials"];
 const ALL: &[&str] = &["test", "--workspace", "--all-features"];
 
-/// Builds every integration test of the workspace, and runs them.
-pub(crate) fn run() -> Done {
-    step("cargo", &[ALL, &["--test", "*", "--no-run"]].concat())?;
+/// Runs every integration test of the workspace, in two lanes: those of several nodes on real brokers mostly wait, for
+/// elections, time-outs and processes that start.
+pub(crate) fn run_tests() -> Done {
     let (waiting, busy): (Vec<_>, Vec<_>) =
         test_targets()?.into_iter().partition(|name| WAITING.contains(&name.as_str()));
-    let waiting = Lane::start(&arguments(&waiting))?;
+    let waiting = Lane::start(arguments(&waiting))?;
     let busy = step("cargo", &arguments(&busy).iter().map(String::as_str).collect::<Vec<_>>());
     // Also if the other lane failed: nothing is left running, and both tell what they found.
     let waiting = waiting.end();
     busy.and(waiting)
+}
+
+/// Builds every integration test of the workspace.
+pub(crate) fn build_tests() -> Done {
+    step("cargo", &[ALL, &["--test", "*", "--no-run"]].concat())
 }
 
 fn arguments(targets: &[String]) -> Vec<String> {
@@ -51,8 +55,8 @@ fn test_targets() -> Result<Vec<String>, String> {
     }
 }
 
-/// Tests that run beside others, with their words in a file.
-struct Lane {
+/// A step of cargo's that runs beside others, with its words in a file. Dropped before its end, it is ended.
+pub(crate) struct Lane {
     typed: String,
     child: std::process::Child,
     said: tempfile::NamedTempFile,
@@ -60,14 +64,15 @@ struct Lane {
 }
 
 impl Lane {
-    fn start(arguments: &[String]) -> Result<Self, String> {
+    pub(crate) fn start(arguments: impl IntoIterator<Item = impl Into<String>>) -> Result<Self, String> {
+        let arguments: Vec<String> = arguments.into_iter().map(Into::into).collect();
         let typed = format!("cargo {}", arguments.join(" "));
         let failed = |error: std::io::Error| format!("{typed} ({error})");
         println!("xtask: meanwhile: {typed}");
         let said = tempfile::NamedTempFile::new().map_err(failed)?;
         let file = || -> std::io::Result<File> { said.as_file().try_clone() };
         let child = Command::new("cargo")
-            .args(arguments)
+            .args(&arguments)
             .current_dir(root())
             .stdin(Stdio::null())
             .stdout(file().map_err(failed)?)
@@ -77,11 +82,20 @@ impl Lane {
         Ok(Self { typed, child, said, began: Instant::now() })
     }
 
-    fn end(mut self) -> Done {
+    /// Waits for its end, and shows what it said.
+    pub(crate) fn end(mut self) -> Done {
         let status = self.child.wait().map_err(|error| format!("{} ({error})", self.typed))?;
         let said = std::fs::read(self.said.path()).unwrap_or_default();
         println!("xtask: what was said meanwhile:\n{}", String::from_utf8_lossy(&said));
         println!("xtask: {:.0} s for {}", self.began.elapsed().as_secs_f64(), self.typed);
-        if status.success() { Ok(()) } else { Err(self.typed) }
+        if status.success() { Ok(()) } else { Err(std::mem::take(&mut self.typed)) }
+    }
+}
+
+impl Drop for Lane {
+    fn drop(&mut self) {
+        // Another step has failed, or it has ended: then there is nothing to kill.
+        let _ = self.child.kill();
+        let _ = self.child.wait();
     }
 }

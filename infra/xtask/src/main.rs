@@ -16,6 +16,8 @@ mod dist;
 mod lanes;
 mod show;
 
+use lanes::Lane;
+
 /// Shown by `--help`.
 const EXAMPLES: &str = "Examples:
   cargo xtask test                              everything CI checks
@@ -201,15 +203,20 @@ fn test() -> Done {
     let began = Instant::now();
     xtask::set_up::set_up();
     tidy()?;
+    // The tests that start the product start what users get. It is built beside the tests: either leaves processors idle.
+    let product = Lane::start(["build", "--release", "--package", "docket"])?;
     // What starts nothing tells of a fault before what takes minutes to build. Always the whole workspace, never a package of
     // it: what is built for one is not what is built for all, and would be built twice.
     step("cargo", &["test", "--workspace", "--all-features", "--lib", "--bins", "--test", "tidy"])?;
     step("cargo", &["test", "--workspace", "--all-features", "--doc"])?;
-    // The tests that start the product start what users get.
-    step("cargo", &["build", "--release", "--package", "docket"])?;
     match kafka::missing().or_else(postgres::missing) {
-        None => lanes::run()?,
+        None => {
+            lanes::build_tests()?;
+            product.end()?;
+            lanes::run_tests()?;
+        }
         Some(missing) => {
+            product.end()?;
             println!("xtask: skipped: every story told on Kafka and PostgreSQL: {missing}");
             step("cargo", &["test", "--workspace", "--all-features", "--exclude", "tests", "--tests"])?;
             step("cargo", &[&["test", "--package", "tests"], WITHOUT_KAFKA].concat())?;
