@@ -9,7 +9,6 @@ use engine::position::{LogId, Offset};
 use super::Directory;
 use super::finding::{Finding, Severity};
 use super::segment::Looking;
-use super::verify::{BLOCK_BYTES, identity};
 use crate::options::OpenFault;
 
 /// A log's directory at a glance.
@@ -40,15 +39,7 @@ pub struct LogFacts {
 /// Looks at the log in `directory`, or at the copy of one. Nothing is written.
 pub fn log_facts(directory: impl AsRef<Path>) -> Result<LogFacts, OpenFault> {
     let directory = Directory::list(directory.as_ref())?;
-    let (log, partitions, format) = identity(&directory)?;
-    let user = directory.user();
-    let looking = Looking {
-        directory: &directory,
-        log,
-        partitions: usize::from(partitions),
-        block_bytes: BLOCK_BYTES,
-        in_use: user.is_some(),
-    };
+    let (looking, format, user) = Looking::into(&directory)?;
     let runs = directory.runs();
     let looked = runs.last().map(|last| looking.look(*last, true, &|_| {})).unwrap_or_default();
     let missing = runs.iter().rev().skip(1).find(|run| !run.there).map(|run| looking.look(*run, false, &|_| {}));
@@ -56,8 +47,8 @@ pub fn log_facts(directory: impl AsRef<Path>) -> Result<LogFacts, OpenFault> {
     let damage = findings.into_iter().find(|finding| finding.kind.severity() > Severity::Note);
     let last = directory.listing.segments.last().map(|last| directory.segment(*last));
     Ok(LogFacts {
-        log,
-        partitions,
+        log: looking.log,
+        partitions: looking.partitions,
         format,
         copy: directory.copy,
         user,

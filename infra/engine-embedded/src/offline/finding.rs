@@ -104,6 +104,13 @@ pub struct Finding {
     pub what: String,
 }
 
+impl Finding {
+    /// About a file as a whole.
+    pub(super) fn of_file(kind: FindingKind, file: PathBuf, what: String) -> Self {
+        Self { kind, file, byte: 0, position: None, what }
+    }
+}
+
 impl fmt::Display for Finding {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "{} in {} at byte {}", self.kind.name(), self.file.display(), self.byte)?;

@@ -16,10 +16,14 @@ use super::versions::Key;
 use super::{Directory, HeadFault, Run, open_segment};
 use crate::files::index_path;
 use crate::index::SegmentIndex;
-use crate::layout::{Chain, Frame, GroupFault, Place, SegmentHeader, proven_group, take_group};
+use crate::layout::{Chain, FORMAT, Frame, GroupFault, Place, SegmentHeader, proven_group, take_group};
+use crate::options::OpenFault;
 
 /// After so many damaged places a segment is given up: each costs a search for what is whole behind it.
 const DAMAGED_PLACES_MAX: usize = 16;
+
+/// How far apart the entries of an index are where no test says otherwise.
+const BLOCK_BYTES: u64 = 64 << 10;
 
 /// What a record says, as far as it is judged.
 pub(super) struct Told {
@@ -71,13 +75,21 @@ pub(super) struct Looked {
 pub(super) struct Looking<'a> {
     pub(super) directory: &'a Directory,
     pub(super) log: LogId,
-    pub(super) partitions: usize,
-    pub(super) block_bytes: u64,
+    pub(super) partitions: u16,
     /// Whether somebody writes to it: then what is behind the last whole group is being written, and not judged.
     pub(super) in_use: bool,
 }
 
-impl Looking<'_> {
+impl<'a> Looking<'a> {
+    /// How to look at the log that lies in `directory`: which it is, in which format, and who has it open, come with it.
+    pub(super) fn into(directory: &'a Directory) -> Result<(Self, u16, Option<String>), OpenFault> {
+        let (log, partitions, format) = identity(directory)?;
+        let user = directory.user();
+        let in_use = user.is_some();
+        let looking = Self { directory, log, partitions, in_use };
+        Ok((looking, format, user))
+    }
+
     /// Looks at a segment; `is_last` if there should be none after it. `read` is told of bytes as they are read.
     pub(super) fn look(&self, run: Run, is_last: bool, read: &(dyn Fn(u64) + Sync)) -> Looked {
         let mut looked = Looked::default();
@@ -88,13 +100,7 @@ impl Looking<'_> {
                 0 => "the segment is missing".to_owned(),
                 _ => format!("the segments {} to {} are missing", run.first, run.last),
             };
-            looked.findings.push(Finding {
-                kind: FindingKind::SegmentMissing,
-                file: path,
-                byte: 0,
-                position: None,
-                what,
-            });
+            looked.findings.push(Finding::of_file(FindingKind::SegmentMissing, path, what));
             looked.broken = true;
             return looked;
         }
@@ -114,13 +120,7 @@ impl Looking<'_> {
         };
         if !self.is_ours(&header, number) {
             let what = format!("the header says segment {} of log {}", header.segment, header.log);
-            looked.findings.push(Finding {
-                kind: FindingKind::SegmentForeign,
-                file: path,
-                byte: 0,
-                position: None,
-                what,
-            });
+            looked.findings.push(Finding::of_file(FindingKind::SegmentForeign, path, what));
             looked.broken = true;
             return looked;
         }
@@ -151,8 +151,37 @@ impl Looking<'_> {
     }
 
     fn is_ours(&self, header: &SegmentHeader, number: u64) -> bool {
-        header.log == self.log && header.segment == number && header.next_offsets.len() == self.partitions
+        header.log == self.log && header.segment == number && header.next_offsets.len() == usize::from(self.partitions)
     }
+}
+
+/// Which log it is, how many partitions it has and in which format: as the last segment says whose header can be read.
+fn identity(directory: &Directory) -> Result<(LogId, u16, u16), OpenFault> {
+    let mut why = None;
+    for number in directory.listing.segments.iter().rev() {
+        let file = directory.segment(*number);
+        match open_segment(&file) {
+            Ok((_, header)) => {
+                let partitions = u16::try_from(header.next_offsets.len()).expect("partitions are counted in a u16");
+                // A header is decoded in one format so far; older ones would say so here.
+                return Ok((header.log, partitions, FORMAT));
+            }
+            Err(fault) => {
+                let fault = match fault {
+                    HeadFault::Missing => continue,
+                    HeadFault::Damaged(what) => OpenFault::Damaged { file, offset: 0, what: what.to_owned() },
+                    HeadFault::TooNew(format) => OpenFault::TooNew { file, what: format!("segment format {format}") },
+                    HeadFault::Disk(source) => OpenFault::Disk { doing: "read", file, source },
+                };
+                why.get_or_insert(fault);
+            }
+        }
+    }
+    Err(why.unwrap_or_else(|| OpenFault::Damaged {
+        file: directory.segment(0),
+        offset: 0,
+        what: "the segment is missing".to_owned(),
+    }))
 }
 
 struct Scan<'a> {
@@ -281,13 +310,13 @@ impl Scan<'_> {
             }
             Body::Commit(commit) => {
                 let tenant = commit.tenant.as_str();
-                let partitions = u16::try_from(self.looking.partitions).expect("partitions are counted in a u16");
                 for stream in &commit.streams {
                     self.looked.streams.push(ToldStream {
                         key: Key::of(tenant, stream.name.as_str(), &mut self.scratch),
                         first_version: stream.first_version.0,
                         events: u32::try_from(stream.events.len()).expect("a record is far smaller than 4 GiB"),
-                        misplaced: partition_of(&commit.tenant, &stream.name, partitions) != position.partition,
+                        misplaced: partition_of(&commit.tenant, &stream.name, self.looking.partitions)
+                            != position.partition,
                     });
                 }
                 Some(ToldCommit {
@@ -342,7 +371,7 @@ impl Scan<'_> {
         let what = match std::fs::read(&path) {
             Err(error) if error.kind() == std::io::ErrorKind::NotFound => "the index is missing",
             Err(_) => "the index cannot be read",
-            Ok(bytes) => match SegmentIndex::decode(&bytes, self.looking.log, number, self.looking.block_bytes) {
+            Ok(bytes) => match SegmentIndex::decode(&bytes, self.looking.log, number, BLOCK_BYTES) {
                 Some(index)
                     if index.chain.next_group == next.first_group
                         && index.chain.previous_crc == next.previous_crc
@@ -354,13 +383,7 @@ impl Scan<'_> {
             },
         };
         let what = format!("{what}; it is made again when it is needed");
-        self.looked.findings.push(Finding {
-            kind: FindingKind::IndexUnusable,
-            file: path,
-            byte: 0,
-            position: None,
-            what,
-        });
+        self.looked.findings.push(Finding::of_file(FindingKind::IndexUnusable, path, what));
     }
 
     fn unreadable(&mut self, error: &std::io::Error) {

@@ -9,19 +9,15 @@ use std::time::{Duration, Instant};
 use engine::position::{LogId, Offset, Partition};
 use parking_lot::{Condvar, Mutex};
 
+use super::Directory;
 use super::finding::{Finding, FindingKind, Severity};
 use super::judge::{Counts, Judge};
 use super::segment::{Looked, Looking};
 use super::versions::Versions;
-use super::{Directory, HeadFault, open_segment};
-use crate::layout::FORMAT;
 use crate::options::OpenFault;
 
 /// Most findings that are kept; further ones are counted.
 pub const FINDINGS_MAX: usize = 100;
-
-/// How far apart the entries of an index are where no test says otherwise.
-pub(super) const BLOCK_BYTES: u64 = 64 << 10;
 
 /// Segments that are looked at, or wait to be judged, at once, for each thread.
 const SEGMENTS_AHEAD: usize = 2;
@@ -100,25 +96,11 @@ pub fn verify(
 ) -> Result<VerifyReport, OpenFault> {
     let began = Instant::now();
     let directory = Directory::list(directory.as_ref())?;
-    let (log, partitions, _) = identity(&directory)?;
-    let user = directory.user();
-    let looking = Looking {
-        directory: &directory,
-        log,
-        partitions: usize::from(partitions),
-        block_bytes: BLOCK_BYTES,
-        in_use: user.is_some(),
-    };
+    let (looking, _, user) = Looking::into(&directory)?;
     let mut found = Found::default();
     if let Some(pid) = &user {
         let what = format!("process {pid} has the log open: what it is writing now is not judged");
-        found.add([Finding {
-            kind: FindingKind::InUse,
-            file: directory.path.join("lock"),
-            byte: 0,
-            position: None,
-            what,
-        }]);
+        found.add([Finding::of_file(FindingKind::InUse, directory.path.join("lock"), what)]);
     }
     let read = Mutex::new(0);
     let readings = Mutex::new(1);
@@ -131,14 +113,14 @@ pub fn verify(
         progress(so_far, directory.listing.segments_bytes * u64::from(*readings.lock()));
     };
 
-    let versions = Versions::new(looking.partitions, options.versions_bytes_max, 1, 0);
+    let versions = Versions::new(usize::from(looking.partitions), options.versions_bytes_max, 1, 0);
     let (first, versions) = pass(&looking, options, versions, true, &mut found, &on_read);
     let slices = versions.slices();
     let mut streams = versions.streams();
     drop(versions);
     *readings.lock() = slices;
     for slice in 1..slices {
-        let versions = Versions::new(looking.partitions, options.versions_bytes_max, slices, slice);
+        let versions = Versions::new(usize::from(looking.partitions), options.versions_bytes_max, slices, slice);
         streams += pass(&looking, options, versions, false, &mut found, &on_read).1.streams();
     }
     // A node that was started meanwhile cuts and writes what looked torn.
@@ -147,8 +129,8 @@ pub fn verify(
     }
     let (findings, findings_left_out) = found.sorted();
     Ok(VerifyReport {
-        log,
-        partitions,
+        log: looking.log,
+        partitions: looking.partitions,
         copy: directory.copy,
         segments: directory.listing.segments.len() as u64,
         groups: first.groups,
@@ -165,35 +147,6 @@ pub fn verify(
         findings_left_out,
         took: began.elapsed(),
     })
-}
-
-/// Which log it is, how many partitions it has and in which format: as the last segment says whose header can be read.
-pub(super) fn identity(directory: &Directory) -> Result<(LogId, u16, u16), OpenFault> {
-    let mut why = None;
-    for number in directory.listing.segments.iter().rev() {
-        let file = directory.segment(*number);
-        match open_segment(&file) {
-            Ok((_, header)) => {
-                let partitions = u16::try_from(header.next_offsets.len()).expect("partitions are counted in a u16");
-                // A header is decoded in one format so far; older ones would say so here.
-                return Ok((header.log, partitions, FORMAT));
-            }
-            Err(fault) => {
-                let fault = match fault {
-                    HeadFault::Missing => continue,
-                    HeadFault::Damaged(what) => OpenFault::Damaged { file, offset: 0, what: what.to_owned() },
-                    HeadFault::TooNew(format) => OpenFault::TooNew { file, what: format!("segment format {format}") },
-                    HeadFault::Disk(source) => OpenFault::Disk { doing: "read", file, source },
-                };
-                why.get_or_insert(fault);
-            }
-        }
-    }
-    Err(why.unwrap_or_else(|| OpenFault::Damaged {
-        file: directory.segment(0),
-        offset: 0,
-        what: "the segment is missing".to_owned(),
-    }))
 }
 
 /// What one reading of the log counted.
@@ -261,7 +214,7 @@ fn pass(
             slot.looked = looking.look(runs[number], number + 1 == segments, on_read);
         }
     };
-    let mut judge = Judge::new(looking.directory, looking.log, looking.partitions, versions, first);
+    let mut judge = Judge::new(looking.directory, looking.log, usize::from(looking.partitions), versions, first);
     let mut pass = Pass { complete: true, ..Pass::default() };
     std::thread::scope(|scope| {
         for _ in 0..threads {
