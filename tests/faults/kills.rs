@@ -105,6 +105,7 @@ pub(crate) async fn rest_and_judge_in(
     assert_clean(&findings, || format!("{}\n{}", named_in(&findings, &evidence.history), docket.printed()));
     assert_eq!(world.history.findings(), Vec::<String>::new());
     Activity::of(&evidence.history).assert_busy(&evidence.events, faults);
+    house.assert_prompt();
     docket.terminate().await;
     evidence.history
 }

@@ -29,6 +29,11 @@ pub(crate) fn build_tests() -> Done {
     step("cargo", &[ALL, &["--test", "*", "--no-run"]].concat())
 }
 
+/// What was built goes to the disk now: else it would go there while tests wait for their own few bytes.
+pub(crate) fn let_the_disk_rest() -> Done {
+    step("sync", &[])
+}
+
 fn arguments(targets: &[String]) -> Vec<String> {
     let named = targets.iter().flat_map(|name| ["--test".to_owned(), name.clone()]);
     ALL.iter().copied().map(str::to_owned).chain(named).collect()

@@ -213,6 +213,7 @@ fn test() -> Done {
         None => {
             lanes::build_tests()?;
             product.end()?;
+            lanes::let_the_disk_rest()?;
             lanes::run_tests()?;
         }
         Some(missing) => {
