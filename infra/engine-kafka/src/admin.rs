@@ -10,11 +10,13 @@ use std::thread::Thread;
 use std::time::{Duration, Instant};
 
 use engine::position::{Offset, Partition};
+use parking_lot::Mutex;
 use rdkafka::ClientContext;
 use rdkafka::admin::{AdminClient, AdminOptions, ConfigResource, NewTopic, ResourceSpecifier, TopicReplication};
 use rdkafka::client::Client;
 use rdkafka::config::{FromClientConfigAndContext, RDKafkaLogLevel};
-use rdkafka::error::{KafkaError, RDKafkaErrorCode};
+use rdkafka::error::{KafkaError, KafkaResult, RDKafkaErrorCode};
+use rdkafka::metadata::Metadata;
 
 use crate::door::knock;
 use crate::fault::{KafkaFault, told};
@@ -63,10 +65,18 @@ pub(crate) struct PartitionLayout {
     pub(crate) in_sync: usize,
 }
 
-/// A connection to ask by.
+/// How long the first attempt to ask something may take; the next ones twice as long each time.
+const FIRST_ATTEMPT: Duration = Duration::from_secs(2);
+/// How long it rests between two attempts: the longer, the more of them nobody has answered.
+const FIRST_PAUSE: Duration = Duration::from_millis(50);
+const LONGEST_PAUSE: Duration = Duration::from_millis(500);
+
+/// Somebody to ask by.
 pub(crate) struct Admin {
-    client: AdminClient<Voice>,
-    brokers: String,
+    /// Another one after every question that no broker has answered. It may have lost them all (see [`crate::stranded`]), and
+    /// an admin client does not tell of itself.
+    client: Mutex<Arc<AdminClient<Voice>>>,
+    options: KafkaOptions,
     patience: Duration,
 }
 
@@ -84,30 +94,74 @@ impl Admin {
         if options.security.needs_tls_feature() {
             knock(options)?;
         }
-        let client = AdminClient::from_config_and_context(&options.admin_config(), Voice("admin"))
-            .map_err(|error| KafkaFault::Options(error.to_string()))?;
+        let client = client(options).map_err(|error| KafkaFault::Options(error.to_string()))?;
         let patience = options.patience.max(Duration::from_secs(1));
-        Ok(Self { client, brokers: options.brokers.clone(), patience })
+        Ok(Self { client: Mutex::new(client), options: options.clone(), patience })
     }
 
     pub(crate) fn patience(&self) -> Duration {
         self.patience
     }
 
-    fn inner(&self) -> &Client<Voice> {
-        self.client.inner()
+    fn client(&self) -> Arc<AdminClient<Voice>> {
+        Arc::clone(&self.client.lock())
+    }
+
+    /// If it was not a broker that said so, the next question is asked by another client. Whether it was a broker.
+    fn answered(&self, asked_by: &Arc<AdminClient<Voice>>, error: &KafkaError) -> bool {
+        // librdkafka's own errors are below zero.
+        if error.rdkafka_error_code().is_some_and(|code| code as i32 >= 0) {
+            return true;
+        }
+        let mut current = self.client.lock();
+        if Arc::ptr_eq(&current, asked_by) {
+            match client(&self.options) {
+                Ok(next) => *current = next,
+                Err(error) => tracing::error!(%error, "no other admin client can be made; this one stays"),
+            }
+        }
+        false
+    }
+
+    /// Asks until somebody answers, and for so long at most.
+    fn ask<T>(
+        &self,
+        doing: &'static str,
+        within: Duration,
+        ask: impl Fn(&Client<Voice>, Duration) -> KafkaResult<T>,
+    ) -> Result<T, KafkaFault> {
+        let deadline = Instant::now() + within;
+        let (mut attempt, mut pause) = (FIRST_ATTEMPT, FIRST_PAUSE);
+        loop {
+            let left = deadline.saturating_duration_since(Instant::now()).max(Duration::from_millis(100));
+            let client = self.client();
+            let error = match ask(client.inner(), attempt.min(left)) {
+                Ok(answer) => return Ok(answer),
+                Err(error) => error,
+            };
+            let answered = self.answered(&client, &error);
+            if Instant::now() >= deadline {
+                return Err(self.unreachable(doing, &error));
+            }
+            // What a broker has answered is otherwise in a moment: a new leader does not know the end at once.
+            if !answered {
+                (attempt, pause) = ((attempt * 2).min(self.patience), (pause * 2).min(LONGEST_PAUSE));
+            }
+            std::thread::sleep(pause);
+        }
+    }
+
+    fn metadata(&self, doing: &'static str, topic: &str, within: Duration) -> Result<Metadata, KafkaFault> {
+        self.ask(doing, within, |client, within| client.fetch_metadata(Some(topic), within))
     }
 
     pub(crate) fn unreachable(&self, doing: &'static str, error: &KafkaError) -> KafkaFault {
-        KafkaFault::Unreachable { brokers: self.brokers.clone(), doing, why: told(error) }
+        KafkaFault::Unreachable { brokers: self.options.brokers.clone(), doing, why: told(error) }
     }
 
     /// The ids of the brokers there are.
     pub(crate) fn brokers(&self, within: Duration) -> Result<Vec<i32>, KafkaFault> {
-        let metadata = self
-            .inner()
-            .fetch_metadata(Some("docket.probe"), within)
-            .map_err(|error| self.unreachable("asking for brokers", &error))?;
+        let metadata = self.metadata("asking for brokers", "docket.probe", within)?;
         Ok(metadata.brokers().iter().map(rdkafka::metadata::MetadataBroker::id).collect())
     }
 
@@ -116,10 +170,7 @@ impl Admin {
         let deadline = Instant::now() + within;
         loop {
             let left = deadline.saturating_duration_since(Instant::now()).max(Duration::from_millis(100));
-            let metadata = self
-                .inner()
-                .fetch_metadata(Some(topic), left)
-                .map_err(|error| self.unreachable("asking for topics", &error))?;
+            let metadata = self.metadata("asking for topics", topic, left)?;
             let found = metadata.topics().iter().find(|found| found.name() == topic);
             let error = found.and_then(|found| found.error()).map(RDKafkaErrorCode::from);
             match (found, error) {
@@ -140,7 +191,7 @@ impl Admin {
                 }
                 (_, error) if Instant::now() >= deadline => {
                     let why = error.map_or_else(|| "no partitions".to_owned(), |error| error.to_string());
-                    let brokers = self.brokers.clone();
+                    let brokers = self.options.brokers.clone();
                     return Err(KafkaFault::Unreachable { brokers, doing: "asking for topics", why });
                 }
                 // Being made, or between two leaders.
@@ -151,10 +202,7 @@ impl Admin {
 
     /// A partition of a topic that each broker leads; nothing if the topic is not there.
     pub(crate) fn leaders(&self, topic: &str, within: Duration) -> Result<BTreeMap<i32, i32>, KafkaFault> {
-        let metadata = self
-            .inner()
-            .fetch_metadata(Some(topic), within)
-            .map_err(|error| self.unreachable("asking for topics", &error))?;
+        let metadata = self.metadata("asking for topics", topic, within)?;
         let found = metadata.topics().iter().filter(|found| found.name() == topic);
         let led = found.flat_map(|found| found.partitions()).filter(|partition| partition.leader() >= 0);
         Ok(led.map(|partition| (partition.leader(), partition.id())).collect())
@@ -186,8 +234,11 @@ impl Admin {
             new = new.set(name, value);
         }
         let options = AdminOptions::new().operation_timeout(Some(self.patience)).request_timeout(Some(self.patience));
-        let made = block_on(self.client.create_topics([&new], &options))
-            .map_err(|error| self.unreachable("making a topic", &error))?;
+        let client = self.client();
+        let made = block_on(client.create_topics([&new], &options)).map_err(|error| {
+            self.answered(&client, &error);
+            self.unreachable("making a topic", &error)
+        })?;
         match made.into_iter().next() {
             Some(Err((_, RDKafkaErrorCode::TopicAlreadyExists))) | Some(Ok(_)) | None => {}
             Some(Err((_, code))) => {
@@ -202,7 +253,11 @@ impl Admin {
             }
             if Instant::now() >= deadline {
                 let why = format!("topic {topic} was made and cannot be written yet");
-                return Err(KafkaFault::Unreachable { brokers: self.brokers.clone(), doing: "making a topic", why });
+                return Err(KafkaFault::Unreachable {
+                    brokers: self.options.brokers.clone(),
+                    doing: "making a topic",
+                    why,
+                });
             }
             std::thread::sleep(Duration::from_millis(20));
         }
@@ -228,9 +283,12 @@ impl Admin {
         let options = AdminOptions::new().request_timeout(Some(self.patience));
         let deadline = Instant::now() + learning.min(self.patience);
         loop {
+            let client = self.client();
             let found: Vec<Result<ConfigResource, RDKafkaErrorCode>> =
-                block_on(self.client.describe_configs([&of], &options))
-                    .map_err(|error| self.unreachable("asking for settings", &error))?;
+                block_on(client.describe_configs([&of], &options)).map_err(|error| {
+                    self.answered(&client, &error);
+                    self.unreachable("asking for settings", &error)
+                })?;
             let why = match found.into_iter().next() {
                 // rdkafka gives nothing instead of the broker's refusal. Everything there is has settings.
                 Some(Ok(resource)) if resource.entries.is_empty() => {
@@ -252,22 +310,16 @@ impl Admin {
 
     /// The first offset that a partition still has, and the one after its last.
     pub(crate) fn bounds(&self, topic: &str, partition: Partition) -> Result<(Offset, Offset), KafkaFault> {
-        let deadline = Instant::now() + self.patience;
-        loop {
-            let left = deadline.saturating_duration_since(Instant::now()).max(Duration::from_millis(100));
-            match self.inner().fetch_watermarks(topic, i32::from(partition.0), left) {
-                Ok((low, high)) => {
-                    let offset = |raw: i64| Offset(u64::try_from(raw).unwrap_or(0));
-                    return Ok((offset(low), offset(high)));
-                }
-                // A new leader does not know the end at once.
-                Err(error) if Instant::now() >= deadline => {
-                    return Err(self.unreachable("asking where a partition ends", &error));
-                }
-                Err(_) => std::thread::sleep(Duration::from_millis(50)),
-            }
-        }
+        let (low, high) = self.ask("asking where a partition ends", self.patience, |client, within| {
+            client.fetch_watermarks(topic, i32::from(partition.0), within)
+        })?;
+        let offset = |raw: i64| Offset(u64::try_from(raw).unwrap_or(0));
+        Ok((offset(low), offset(high)))
     }
+}
+
+fn client(options: &KafkaOptions) -> KafkaResult<Arc<AdminClient<Voice>>> {
+    AdminClient::from_config_and_context(&options.admin_config(), Voice("admin")).map(Arc::new)
 }
 
 /// What a log's topic is made with.

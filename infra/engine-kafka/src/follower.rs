@@ -14,6 +14,7 @@ use engine_embedded::{CopyReadFault, CopyReader, LogCopy};
 use parking_lot::{Condvar, Mutex};
 use rdkafka::config::FromClientConfigAndContext;
 use rdkafka::consumer::BaseConsumer;
+use rdkafka::error::KafkaError;
 use tokio::sync::watch;
 
 use crate::admin::Admin;
@@ -114,9 +115,7 @@ impl Follower {
             }),
             measures: FollowerMeasures::new(partitions),
         });
-        let ears = Ears(Arc::clone(&shared));
-        let consumer = BaseConsumer::from_config_and_context(&truth.options.follower_config(), ears)
-            .map_err(|error| KafkaFault::Options(error.to_string()))?;
+        let consumer = consumer(&truth.options, &shared).map_err(|error| KafkaFault::Options(error.to_string()))?;
         let following = Following::new(Arc::clone(&shared), copy, consumer, truth);
         let thread = std::thread::Builder::new()
             .name("docket-kafka-follow".to_owned())
@@ -267,6 +266,11 @@ impl Drop for Follower {
     fn drop(&mut self) {
         self.close();
     }
+}
+
+/// A consumer that nothing is assigned to yet.
+fn consumer(options: &KafkaOptions, shared: &Arc<Shared>) -> Result<BaseConsumer<Ears>, KafkaError> {
+    BaseConsumer::from_config_and_context(&options.follower_config(), Ears::new(Arc::clone(shared)))
 }
 
 /// Whether Kafka has every partition from offset 0 and at least up to where the copy ends.

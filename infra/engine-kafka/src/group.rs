@@ -10,19 +10,23 @@ use std::time::{Duration, Instant};
 
 use engine::position::Partition;
 use parking_lot::Mutex;
-use rdkafka::config::{FromClientConfigAndContext, RDKafkaLogLevel};
+use rdkafka::config::{ClientConfig, FromClientConfigAndContext, RDKafkaLogLevel};
 use rdkafka::consumer::{BaseConsumer, Consumer, ConsumerContext, Rebalance};
 use rdkafka::error::KafkaError;
+use rdkafka::statistics::Statistics;
 use rdkafka::{ClientContext, TopicPartitionList};
 use tokio::sync::watch;
 
 use crate::admin::{Admin, owners_topic_settings, say};
 use crate::check::allowed_session;
-use crate::fault::{KafkaFault, told};
+use crate::fault::{KafkaFault, told as because};
 use crate::options::KafkaOptions;
+use crate::stranded::{self, Stranding};
 
 /// How soon leaving is noticed.
 const POLL: Duration = Duration::from_millis(100);
+/// How long it rests after no other member could be made.
+const REST: Duration = Duration::from_secs(1);
 
 /// How long a node that has lost the group goes on by what it was told last. Brokers that elect another coordinator put all
 /// members out at once: if each gave its partitions back then, nobody would lead anything.
@@ -54,27 +58,15 @@ impl KafkaGroup {
         }
         let session = session(&admin, options);
         let (sender, hint) = watch::channel(Hint::default());
-        let member = Member { topic: topic.clone(), hint: sender, lost: Mutex::new(None) };
-        let consumer = BaseConsumer::from_config_and_context(&options.group_config(session), member)
-            .map_err(|error| KafkaFault::Options(error.to_string()))?;
-        consumer
-            .subscribe(&[&topic])
-            .map_err(|error| KafkaFault::Refused { doing: format!("subscribe to {topic}"), why: told(&error) })?;
+        let told = Arc::new(Told { topic, hint: sender, lost: Mutex::new(None) });
+        let config = options.group_config(session);
+        let consumer = member(&config, &told)?;
         let leaving = Arc::new(AtomicBool::new(false));
         let thread = std::thread::Builder::new()
             .name("docket-kafka-owners".to_owned())
             .spawn({
                 let leaving = Arc::clone(&leaving);
-                move || {
-                    while !leaving.load(Ordering::SeqCst) {
-                        if let Some(Err(error)) = consumer.poll(POLL) {
-                            tracing::debug!(%error, "the owners' group complains");
-                        }
-                        consumer.context().give_up();
-                    }
-                    // Here, not on an async task: it waits for the group to be left.
-                    drop(consumer);
-                }
+                move || belong(&leaving, consumer, &told, || member(&config, &told))
             })
             .map_err(|error| KafkaFault::Options(format!("cannot start a thread: {error}")))?;
         Ok(Self { hint, leaving, thread: Mutex::new(Some(thread)) })
@@ -102,6 +94,45 @@ impl Drop for KafkaGroup {
     }
 }
 
+/// A new member of the group, which is told nothing yet.
+fn member(config: &ClientConfig, told: &Arc<Told>) -> Result<BaseConsumer<Member>, KafkaFault> {
+    let member = Member { told: Arc::clone(told), stranding: Stranding::new("owners") };
+    let consumer = BaseConsumer::from_config_and_context(config, member)
+        .map_err(|error| KafkaFault::Options(error.to_string()))?;
+    let topic = told.topic.as_str();
+    consumer
+        .subscribe(&[topic])
+        .map_err(|error| KafkaFault::Refused { doing: format!("subscribe to {topic}"), why: because(&error) })?;
+    Ok(consumer)
+}
+
+/// Is a member until it is to leave; one that no broker is left to is followed by `another`.
+fn belong(
+    leaving: &AtomicBool,
+    mut consumer: BaseConsumer<Member>,
+    told: &Told,
+    another: impl Fn() -> Result<BaseConsumer<Member>, KafkaFault>,
+) {
+    while !leaving.load(Ordering::SeqCst) {
+        if let Some(Err(error)) = consumer.poll(POLL) {
+            tracing::debug!(%error, "the owners' group complains");
+        }
+        if consumer.context().stranding.seen() {
+            told.lose();
+            match another() {
+                Ok(next) => stranded::end(std::mem::replace(&mut consumer, next), || {}),
+                Err(fault) => {
+                    tracing::error!(%fault, "no other member of the owners' group can be made");
+                    std::thread::sleep(REST);
+                }
+            }
+        }
+        told.give_up();
+    }
+    // Here, not on an async task: it waits for the group to be left.
+    drop(consumer);
+}
+
 /// How long the brokers are to wait for this member: what the options say, as far as they allow it.
 fn session(admin: &Admin, options: &KafkaOptions) -> Duration {
     let settings = admin.brokers(admin.patience()).and_then(|brokers| match brokers.first() {
@@ -123,14 +154,20 @@ fn session(admin: &Admin, options: &KafkaOptions) -> Duration {
     session
 }
 
-struct Member {
+/// What a node was told, by whichever of its members.
+struct Told {
     topic: String,
     hint: watch::Sender<Hint>,
     /// Since when the group is lost: the brokers gave this member up, or it has not heard of them.
     lost: Mutex<Option<Instant>>,
 }
 
-impl Member {
+impl Told {
+    /// What was told is kept for a while.
+    fn lose(&self) {
+        self.lost.lock().get_or_insert_with(Instant::now);
+    }
+
     /// Gives up what was kept while the group was lost, once that has been too long.
     fn give_up(&self) {
         let mut lost = self.lost.lock();
@@ -155,6 +192,12 @@ impl Member {
     }
 }
 
+/// Hears what the group has to say.
+struct Member {
+    told: Arc<Told>,
+    stranding: Stranding,
+}
+
 impl ClientContext for Member {
     fn log(&self, level: RDKafkaLogLevel, facility: &str, message: &str) {
         say("owners", level, facility, message);
@@ -163,30 +206,40 @@ impl ClientContext for Member {
     fn error(&self, error: KafkaError, reason: &str) {
         tracing::debug!(client = "owners", %error, "{reason}");
     }
+
+    fn stats(&self, statistics: Statistics) {
+        self.stranding.look(&statistics);
+    }
 }
 
 impl ConsumerContext for Member {
     fn pre_rebalance(&self, consumer: &BaseConsumer<Self>, rebalance: &Rebalance<'_>) {
         // Only told, not waited for: a node that is slow to let go is fenced by the next one's claim.
         if let Rebalance::Revoke(list) = rebalance {
-            if consumer.assignment_lost() {
-                tracing::warn!("the owners' group is lost: this node goes on by what it was told last");
-                self.lost.lock().get_or_insert_with(Instant::now);
+            // One that is ended since no broker is left to it gives back everything; that was kept when it was replaced.
+            if self.stranding.seen() {
                 return;
             }
-            self.change(list, |hint, partition| {
+            if consumer.assignment_lost() {
+                tracing::warn!("the owners' group is lost: this node goes on by what it was told last");
+                self.told.lose();
+                return;
+            }
+            self.told.change(list, |hint, partition| {
                 hint.remove(&partition);
             });
         }
     }
 
     fn post_rebalance(&self, consumer: &BaseConsumer<Self>, rebalance: &Rebalance<'_>) {
-        if let Rebalance::Assign(list) = rebalance {
+        if let Rebalance::Assign(list) = rebalance
+            && !self.stranding.seen()
+        {
             // There is nothing to fetch.
             if let Err(error) = consumer.pause(list) {
                 tracing::debug!(%error, "the owners' topic is polled for nothing");
             }
-            self.change(list, |hint, partition| {
+            self.told.change(list, |hint, partition| {
                 hint.insert(partition);
             });
         }

@@ -18,6 +18,7 @@ mod log;
 mod measures;
 mod options;
 mod outbox;
+mod stranded;
 
 pub use crate::check::{Finding, check};
 pub use crate::clocks::{BrokerClock, clocks};

@@ -18,6 +18,13 @@ pub(crate) const QUEUE_RECORDS_MAX: u32 = 1_000_000;
 /// Most bytes that wait in the producer, in KiB.
 pub(crate) const QUEUE_KIB_MAX: u32 = 512 << 10;
 
+/// How often every client asks the brokers who there is and who leads what, though nothing seems wrong. librdkafka learns
+/// of most changes when they hurt; what it does not learn that way is known so late. One small question.
+const METADATA_EVERY: Duration = Duration::from_secs(10);
+/// The same of a member of the group: when it joins, librdkafka may ask for the topic, miss the answer, and wait for the
+/// next one before it goes on joining. So long a node leads nothing.
+const GROUP_METADATA_EVERY: Duration = Duration::from_secs(1);
+
 /// How to reach the log. The topics are `docket.log.<name>` and `docket.owners.<name>`.
 #[derive(Clone, Debug)]
 pub struct KafkaOptions {
@@ -106,6 +113,9 @@ impl KafkaOptions {
             .set("reconnect.backoff.ms", "20")
             .set("reconnect.backoff.max.ms", "500")
             .set("topic.metadata.refresh.fast.interval.ms", "50")
+            .set("topic.metadata.refresh.interval.ms", millis(METADATA_EVERY))
+            // Only how often it is asked for changes: what is known may be as old as ever.
+            .set("metadata.max.age.ms", "900000")
             .set_log_level(RDKafkaLogLevel::Warning);
         self.security.apply(&mut config);
         config
@@ -130,7 +140,7 @@ impl KafkaOptions {
             .set("request.timeout.ms", millis(self.request_timeout.min(self.delivery_timeout)))
             .set("queue.buffering.max.messages", QUEUE_RECORDS_MAX.to_string())
             .set("queue.buffering.max.kbytes", QUEUE_KIB_MAX.to_string())
-            .set("statistics.interval.ms", "5000");
+            .set("statistics.interval.ms", "2000");
         config
     }
 
@@ -168,6 +178,7 @@ impl KafkaOptions {
         config
             .set("group.id", format!("docket.owners.{}", self.name))
             .set("group.protocol", "classic")
+            .set("topic.metadata.refresh.interval.ms", millis(GROUP_METADATA_EVERY))
             .set("partition.assignment.strategy", "cooperative-sticky")
             .set("session.timeout.ms", millis(session))
             // Members hear of a death by the answer to one of these. librdkafka's own thread sends them, however busy the
@@ -179,7 +190,8 @@ impl KafkaOptions {
             .set("auto.offset.reset", "latest")
             .set("fetch.wait.max.ms", "5000")
             .set("queued.min.messages", "1")
-            .set("queued.max.messages.kbytes", "64");
+            .set("queued.max.messages.kbytes", "64")
+            .set("statistics.interval.ms", "1000");
         config
     }
 }

@@ -3,8 +3,8 @@
 //! thread, find their slot, and a thread of ours hands them to their sinks, as many at once as there are, in the order of
 //! the appends, whatever the order of the reports.
 //!
-//! Every error is *unknown*: a record that timed out may be in the topic, or come to be there later. After a fatal error
-//! the producer is replaced; what it had is unknown as well.
+//! Every error is *unknown*: a record that timed out may be in the topic, or come to be there later. After a fatal error,
+//! and when no broker is left to it, the producer is replaced; what it had is unknown as well.
 
 use std::collections::VecDeque;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
@@ -27,6 +27,7 @@ use crate::admin::say;
 use crate::fault::{KafkaFault, told};
 use crate::measures::OutboxMeasures;
 use crate::options::KafkaOptions;
+use crate::stranded::{self, Stranding};
 
 /// How long closing waits for what is in flight.
 const DRAIN: Duration = Duration::from_secs(3);
@@ -147,7 +148,9 @@ impl Outbox {
         }
         let last = self.shared.current.write().take();
         if let Some(last) = last {
-            self.shared.retire(last);
+            let number = last.number;
+            drop(last);
+            self.shared.retired(number);
         }
         self.shared.ring(|bell| bell.ending = true);
         if dispatcher.thread().id() != std::thread::current().id() && dispatcher.join().is_err() {
@@ -186,7 +189,7 @@ impl Appender for LaneAppender {
 
 impl Shared {
     fn generation(self: &Arc<Self>, number: u64) -> Result<Generation, KafkaError> {
-        let reports = Reports { shared: Arc::downgrade(self), number };
+        let reports = Reports { shared: Arc::downgrade(self), number, stranding: Stranding::new("producer") };
         let producer = ThreadedProducer::from_config_and_context(&self.options.producer_config(), reports)?;
         Ok(Generation { number, producer })
     }
@@ -344,19 +347,13 @@ impl Shared {
         tracing::warn!("the producer has failed for good and was replaced");
         self.measures.replaced.increment(1);
         if let Some(old) = old {
-            let shared = Arc::clone(self);
-            // Ending a producer takes its time; reports of the new one must not wait for it.
-            let ending = std::thread::Builder::new().name("docket-kafka-ending".to_owned());
-            if let Err(error) = ending.spawn(move || shared.retire(old)) {
-                tracing::error!(%error, "a failed producer cannot be ended");
-            }
+            let (shared, number) = (Arc::clone(self), old.number);
+            stranded::end(old, move || shared.retired(number));
         }
     }
 
-    /// Ends a producer that nobody uses any more. What it leaves unanswered is unknown.
-    fn retire(&self, generation: Arc<Generation>) {
-        let number = generation.number;
-        drop(generation);
+    /// A producer has ended. What it left unanswered is unknown.
+    fn retired(&self, number: u64) {
         self.ring(|bell| bell.retired = bell.retired.max(Some(number)));
     }
 
@@ -377,6 +374,7 @@ impl Shared {
 struct Reports {
     shared: Weak<Shared>,
     number: u64,
+    stranding: Stranding,
 }
 
 impl ClientContext for Reports {
@@ -396,6 +394,9 @@ impl ClientContext for Reports {
     fn stats(&self, statistics: Statistics) {
         if let Some(shared) = self.shared.upgrade() {
             shared.measures.take(&statistics, &shared.topic);
+            if self.stranding.look(&statistics) {
+                shared.replace(self.number);
+            }
         }
     }
 }

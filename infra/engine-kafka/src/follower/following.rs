@@ -14,8 +14,9 @@ use rdkafka::error::{KafkaError, RDKafkaErrorCode};
 use rdkafka::util::Timeout;
 
 use super::taking::{Taking, take};
-use super::{Ears, POLL, Shared, Truth, compare_ends};
+use super::{Ears, POLL, Shared, Truth, compare_ends, consumer};
 use crate::fault::{KafkaFault, chain, told};
+use crate::stranded;
 
 /// Most bytes and records taken over at once.
 const BATCH_BYTES: usize = 1 << 20;
@@ -142,6 +143,9 @@ impl Following {
             self.shared.moved.notify_all();
             return cut.and(Err(Stop::Anew));
         }
+        if self.consumer.context().stranding.seen() {
+            return self.replace();
+        }
         if self.gone.is_some() {
             self.look_for_topic()?;
         }
@@ -184,6 +188,17 @@ impl Following {
             Err(Taking::Fault(fault)) => return Err(Stop::Fault(fault)),
         }
         error.map_or(Ok(()), |error| self.weigh(&error))
+    }
+
+    /// Goes on with another consumer, from where the copy ends.
+    fn replace(&mut self) -> Result<(), Stop> {
+        match consumer(&self.truth.options, &self.shared) {
+            Ok(next) => {
+                stranded::end(std::mem::replace(&mut self.consumer, next), || {});
+                Err(Stop::Anew)
+            }
+            Err(error) => self.rest(format!("no other consumer can be made: {error}")),
+        }
     }
 
     /// Lets readers and wakers know.

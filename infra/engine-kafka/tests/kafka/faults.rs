@@ -7,19 +7,10 @@ use engine::position::{Offset, Partition};
 use engine_kafka::{KafkaLog, check};
 use xtask::kafka::Kafka;
 
-use crate::support::{PATIENCE, Writer, all, fresh_name, genesis, needs_kafka, open, options};
+use crate::support::{PATIENCE, Writer, all, fresh_name, genesis, needs_kafka, open, options, until};
 
 fn record(number: usize) -> Vec<u8> {
     format!("record {number} ").repeat(30).into_bytes()
-}
-
-/// Waits until it is so.
-fn until(what: &str, so: impl Fn() -> bool) {
-    let deadline = Instant::now() + PATIENCE;
-    while !so() {
-        assert!(Instant::now() < deadline, "waited in vain for {what}");
-        std::thread::park_timeout(Duration::from_millis(20));
-    }
 }
 
 #[test]

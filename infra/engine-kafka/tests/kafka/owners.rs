@@ -9,7 +9,7 @@ use engine_kafka::KafkaGroup;
 use crate::support::{PATIENCE, fresh_name, needs_kafka, options};
 
 /// Waits until the members' hints are so.
-fn wait_until(groups: &[&KafkaGroup], so: impl Fn(&[BTreeSet<Partition>]) -> bool) {
+pub(crate) fn wait_until(groups: &[&KafkaGroup], so: impl Fn(&[BTreeSet<Partition>]) -> bool) {
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().expect("a runtime");
     runtime.block_on(async {
         let mut hints: Vec<_> = groups.iter().map(|group| group.hint()).collect();

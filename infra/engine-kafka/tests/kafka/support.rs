@@ -26,6 +26,15 @@ pub(crate) fn missing() -> Option<String> {
     if std::env::var_os("DOCKET_TEST_KAFKA").is_some() { None } else { xtask::kafka::missing() }
 }
 
+/// Waits until it is so.
+pub(crate) fn until(what: &str, so: impl Fn() -> bool) {
+    let deadline = Instant::now() + PATIENCE;
+    while !so() {
+        assert!(Instant::now() < deadline, "waited in vain for {what}");
+        std::thread::park_timeout(Duration::from_millis(20));
+    }
+}
+
 /// Ends a test that cannot be here, and says so.
 macro_rules! needs_kafka {
     () => {
