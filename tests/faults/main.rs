@@ -16,6 +16,7 @@ mod lies;
 mod load;
 mod log;
 mod log_calls;
+mod opening;
 mod preload;
 mod races;
 mod recovering;
