@@ -15,7 +15,7 @@ use engine::ports::Clock;
 use engine::position::{LogId, Offset, Partition};
 use engine::record::{FORMAT, Genesis, PLACEMENT_RULE};
 use engine_embedded::{EmbeddedLog, KnownDurable, OpenFault, Options};
-use engine_runtime::store::{self, Rebuild, StateStore, StoreOptions};
+use engine_runtime::store::{self, Rebuild, StateStore, StoreFault, StoreOptions};
 use rand::RngExt;
 use uuid::Uuid;
 
@@ -170,11 +170,14 @@ fn open_embedded(folder: &Path, states_folder: &Path, founding: Genesis, opening
     let early: Arc<OnceLock<Arc<StateStore<Shop>>>> = Arc::default();
     let asked = Arc::clone(&early);
     let asked_folder = states_folder.to_owned();
+    let told = opening.clone();
     let known_durable: KnownDurable = Arc::new(move |log, partitions| {
+        told.begin("opening the state store");
         // One that cannot be opened knows nothing; whether that matters is told when it is opened in earnest.
         let Ok(states) = open_states(&asked_folder, log, partitions) else { return BTreeMap::new() };
         let known = (0..partitions).map(Partition).map(|it| (it, states.checkpoint(it).0.next_offset)).collect();
         let _ = asked.set(states);
+        told.begin("recovering the log");
         known
     });
     let options = Options { known_durable, ..Options::or_found(founding) };
@@ -275,9 +278,20 @@ pub(super) fn folded(log: &Arc<dyn Log>, kept: &Arc<Kept>, states: &Arc<StateSto
 
 pub(super) fn open_states(folder: &Path, log: LogId, partitions: u16) -> Result<Arc<StateStore<Shop>>, Failure> {
     let (store, opened) = StateStore::open(folder, log, partitions, Arc::new(Shop), StoreOptions::default())
-        .map_err(|fault| Failure::of("cannot open the state store", &fault))?;
+        .map_err(|fault| cannot_open_states(folder, &fault))?;
     if let store::Opened::Wiped(why) = opened {
         tracing::warn!(why, "the state store is folded afresh from the log");
     }
     Ok(Arc::new(store))
+}
+
+fn cannot_open_states(folder: &Path, fault: &StoreFault) -> Failure {
+    let failure = Failure::of("cannot open the state store", fault);
+    match fault {
+        StoreFault::Locked(_) => failure.next("stop that process, or use another directory"),
+        _ => failure.next(format!(
+            "look at the disk; all that {} holds is folded from the log, so it may be deleted",
+            folder.display()
+        )),
+    }
 }

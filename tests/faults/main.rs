@@ -23,6 +23,7 @@ mod recovering;
 mod rows_calls;
 mod scarce;
 mod state_calls;
+mod state_tables;
 mod stops;
 mod strange;
 mod times;

@@ -27,10 +27,10 @@ const MOVES_WITHIN: Duration = Duration::from_secs(60);
 /// Between two looks.
 const LOOK_AGAIN_AFTER: Duration = Duration::from_millis(5);
 /// Where the forged stream is.
-const BEANS: &str = "/v1/stock/shop-1/beans";
+pub(crate) const BEANS: &str = "/v1/stock/shop-1/beans";
 
 /// A closed house with a long log and no state store; the version of its stream of beans.
-async fn a_long_log(data: &Path) -> u64 {
+pub(crate) async fn a_long_log(data: &Path) -> u64 {
     let (mut house, world, mut dice) = (House::new(data), World::default(), Dice::new(1, &[41]));
     let docket = house.start().await;
     world.stock_shelves(&docket.client(), &mut dice).await;
@@ -44,7 +44,7 @@ async fn a_long_log(data: &Path) -> u64 {
     version
 }
 
-async fn receive(client: &Client, key: Uuid) -> Reply {
+pub(crate) async fn receive(client: &Client, key: Uuid) -> Reply {
     client.post(&format!("{BEANS}/receive"), key, &json!({"quantity": 1})).await.expect("an answer")
 }
 
