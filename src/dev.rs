@@ -18,7 +18,7 @@ use crate::failure::Failure;
 use crate::house::data::Data;
 use crate::house::log::LogPlan;
 use crate::house::rows::RowsPlan;
-use crate::house::{House, Plan, Roles};
+use crate::house::{self, Plan, Roles};
 
 /// Partitions of a new log.
 pub(crate) const PARTITIONS: u16 = 12;
@@ -76,7 +76,7 @@ pub(crate) async fn run(arguments: DevArguments) -> Result<(), Failure> {
     let address = server.local_addr();
 
     let data = if arguments.memory { Data::forget() } else { Data::keep(&arguments.data, None) }?;
-    let house = House::open(Plan {
+    let plan = Plan {
         name: "dev".to_owned(),
         address: address.to_string(),
         roles: Roles::ALL,
@@ -89,18 +89,16 @@ pub(crate) async fn run(arguments: DevArguments) -> Result<(), Failure> {
         rows: RowsPlan::default(),
         dev_routes: true,
         drain_within: DRAIN_WITHIN,
-    })
-    .await?;
+    };
     let demo = arguments.demo.is_some();
     let trading = stop.clone();
-    house
-        .serve(server, &metrics, stop, |plan| {
-            greet(&plan.data, address, began.elapsed(), demo);
-            if demo {
-                tokio::spawn(demo::run(address, trading));
-            }
-        })
-        .await
+    house::run(plan, server, &metrics, stop, |plan| {
+        greet(&plan.data, address, began.elapsed(), demo);
+        if demo {
+            tokio::spawn(demo::run(address, trading));
+        }
+    })
+    .await
 }
 
 /// What it is, where its data is, and what to type next.

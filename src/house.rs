@@ -9,7 +9,7 @@ use axum::extract::{MatchedPath, Request, State};
 use axum::middleware::{Next, from_fn_with_state};
 use axum::response::Response;
 use axum::routing::{any, get};
-use chassis::app::{App, turned_away};
+use chassis::app::turned_away;
 use chassis::cursor::CursorKey;
 use chassis::gate::{GateLimits, Gates};
 use chassis::health::Health;
@@ -37,12 +37,14 @@ pub(crate) mod data;
 #[cfg(feature = "kafka")]
 pub(crate) mod kafka;
 pub(crate) mod log;
+mod opening;
 mod operations;
 mod others;
 pub(crate) mod rows;
 
 use data::{Data, Rows};
 use log::{Kept, LogPlan, Opened};
+use opening::Opening;
 use others::Others;
 pub(crate) use others::{Hint, OthersPlan};
 use rows::{Followed, RowsPlan};
@@ -104,14 +106,54 @@ pub(crate) struct House {
     cursors: CursorKey,
 }
 
+/// Answers at once, opens the house, and serves it until `stop`; then settles what is under way and closes. Ends by itself
+/// if it cannot be opened, or the log stops for good. `greet` is called when it is open.
+pub(crate) async fn run(
+    plan: Plan,
+    server: Server,
+    metrics: &Metrics,
+    stop: CancellationToken,
+    greet: impl FnOnce(&Plan),
+) -> Result<(), Failure> {
+    let opening = Opening::new();
+    let app = opening.app(Gates::new(&plan.gates), metrics, &stop);
+    let serving = tokio::spawn(server.run(app.clone(), stop.clone()));
+    let opened = tokio::select! {
+        opened = House::open(plan, &opening) => opened.map(Some),
+        never = opening.tell() => match never {},
+        () = stop.cancelled() => Ok(None),
+    };
+    let (house, mut ended) = match opened {
+        Ok(house) => (house, Ok(())),
+        Err(failure) => (None, Err(failure)),
+    };
+    if let Some(house) = &house {
+        app.open(house.routes(metrics, &stop));
+        greet(&house.plan);
+        ended = tokio::select! {
+            () = stop.cancelled() => Ok(()),
+            failure = house.kept.failed() => Err(failure),
+        };
+    }
+    stop.cancel();
+    if serving.await.is_err() {
+        tracing::error!("the server's task ended badly");
+    }
+    // What was half open is left as if the process had died: nobody was told yes by it.
+    let Some(house) = house else { return ended };
+    let kept = Arc::clone(&house.kept);
+    house.close().await;
+    ended.and_then(|()| kept.ended_well())
+}
+
 impl House {
-    /// Opens everything, one on top of the other.
-    pub(crate) async fn open(mut plan: Plan) -> Result<Self, Failure> {
+    /// Opens everything, one on top of the other, and says what it is at.
+    async fn open(mut plan: Plan, opening: &Opening) -> Result<Self, Failure> {
         let clock: Arc<dyn Clock> = Arc::new(SystemClock);
-        let Opened { log, kept, genesis, states } =
-            log::open(&plan.log, plan.partitions, &plan.data.states(), clock.as_ref()).await?;
+        let Opened { log, kept, genesis, states } = log::open(&plan, clock.as_ref(), opening).await?;
         let gateway = open_gateway(&plan, &clock)?;
         let (others, wanted, peers) = others::meet(&mut plan, &genesis, states.decider()).await?;
+        opening.begin_counted("catching up with the log", log::folded(&log, &kept, &states));
         let node = Node::start(Parts {
             log: Arc::clone(&log),
             genesis,
@@ -135,6 +177,7 @@ impl House {
             failure.next("start again: the state store is of no use, and is folded afresh from the log then")
         })?;
         let others = others.map(|others| others.take_in(&node)).transpose()?;
+        opening.begin("opening the read models");
         let followed = rows::open(&plan, &log, &kept, &genesis, &clock).await?;
         let operations = projections::operations(
             Arc::clone(&log),
@@ -147,30 +190,6 @@ impl House {
         // Cursors outlive a restart and hold on every node: their key follows from the log's own.
         let cursors = CursorKey::new(&[&genesis.fingerprint_key[..], b"cursors"].concat());
         Ok(Self { plan, kept, others, node, states, followed, operations, gateway, cursors })
-    }
-
-    /// Serves until `stop`, then settles what is under way and closes. Ends by itself if the log has stopped for good.
-    pub(crate) async fn serve(
-        self,
-        server: Server,
-        metrics: &Metrics,
-        stop: CancellationToken,
-        greet: impl FnOnce(&Plan),
-    ) -> Result<(), Failure> {
-        let app = App::new(self.routes(metrics, &stop)).behind(Gates::new(&self.plan.gates));
-        let serving = tokio::spawn(server.run(app, stop.clone()));
-        greet(&self.plan);
-        let kept = Arc::clone(&self.kept);
-        let ended = tokio::select! {
-            () = stop.cancelled() => Ok(()),
-            failure = kept.failed() => Err(failure),
-        };
-        stop.cancel();
-        if serving.await.is_err() {
-            tracing::error!("the server's task ended badly");
-        }
-        self.close().await;
-        ended.and_then(|()| kept.ended_well())
     }
 
     /// The routes of its roles, and those that every node has.

@@ -19,7 +19,7 @@ use crate::failure::Failure;
 use crate::house::data::{Data, Rows};
 use crate::house::log::LogPlan;
 use crate::house::rows::RowsPlan;
-use crate::house::{Hint, House, OthersPlan, Plan, Roles};
+use crate::house::{self, Hint, OthersPlan, Plan, Roles};
 
 /// Times as many commands may be under way to all other nodes as to one.
 const FORWARDS_IN_ALL: usize = 4;
@@ -58,19 +58,17 @@ pub(crate) async fn run(arguments: ServeArguments) -> Result<(), Failure> {
         tracing::warn!("/dev/* is served: for tests only");
     }
     let (others, grpc) = meet_others(&config).await?;
-    let house = House::open(plan(&config, others, grpc)?).await?;
-    house
-        .serve(server, &metrics, stop, |plan| {
-            println!("docket {} · {} · {}", env!("CARGO_PKG_VERSION"), plan.name, plan.log);
-            if grpc.is_some() {
-                println!("  nodes    {}", plan.address);
-            }
-            println!(
-                "  API      http://{address}/v1/orders     metrics /metrics     ready in {:.1} s",
-                began.elapsed().as_secs_f64()
-            );
-        })
-        .await
+    house::run(plan(&config, others, grpc)?, server, &metrics, stop, |plan| {
+        println!("docket {} · {} · {}", env!("CARGO_PKG_VERSION"), plan.name, plan.log);
+        if grpc.is_some() {
+            println!("  nodes    {}", plan.address);
+        }
+        println!(
+            "  API      http://{address}/v1/orders     metrics /metrics     ready in {:.1} s",
+            began.elapsed().as_secs_f64()
+        );
+    })
+    .await
 }
 
 /// Where other nodes hand commands over, if there can be any.

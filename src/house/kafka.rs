@@ -11,6 +11,7 @@ use engine::record::Genesis;
 use engine_kafka::{KafkaFault, KafkaGroup, KafkaLog, KafkaOptions};
 
 use super::log::{Kept, Opened, open_states, rebuild_states};
+use super::opening::Opening;
 use crate::failure::{Exit, Failure};
 
 /// How often it is looked whether Kafka still has all records: a few small requests. What is lost is lost, but nobody should
@@ -18,7 +19,12 @@ use crate::failure::{Exit, Failure};
 const LOOK_EVERY: Duration = Duration::from_secs(10);
 
 /// Opens the log, or founds it, and the state store beside its copy. Waits for brokers and disks.
-pub(super) fn open(options: &KafkaOptions, states: &Path, founding: &Genesis) -> Result<Opened, Failure> {
+pub(super) fn open(
+    options: &KafkaOptions,
+    states: &Path,
+    founding: &Genesis,
+    opening: &Opening,
+) -> Result<Opened, Failure> {
     let log = KafkaLog::open(options, Some(founding)).map_err(|fault| failure(&fault))?;
     let report = log.report();
     if report.founded {
@@ -31,7 +37,7 @@ pub(super) fn open(options: &KafkaOptions, states: &Path, founding: &Genesis) ->
             .map_err(|fault| failure(&fault))?;
     }
     // What the copy has so far; the rest follows as it comes.
-    rebuild_states(&states, &log)?;
+    rebuild_states(&states, &log, opening)?;
     let log = Arc::new(log);
     Ok(Opened { log: Arc::<KafkaLog>::clone(&log), kept: Arc::new(Kept::Kafka(log)), genesis, states })
 }

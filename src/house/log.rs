@@ -4,8 +4,9 @@
 use std::collections::BTreeMap;
 use std::fmt;
 use std::path::{Path, PathBuf};
-use std::sync::{Arc, Mutex, OnceLock};
-use std::time::{Duration, Instant};
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, OnceLock};
+use std::time::Instant;
 
 use domain::Shop;
 use engine::log::Log;
@@ -14,14 +15,13 @@ use engine::ports::Clock;
 use engine::position::{LogId, Offset, Partition};
 use engine::record::{FORMAT, Genesis, PLACEMENT_RULE};
 use engine_embedded::{EmbeddedLog, KnownDurable, OpenFault, Options};
-use engine_runtime::store::{self, Rebuild, StateStore, StoreOptions};
+use engine_runtime::store::{self, Rebuild, StateStore, StoreFault, StoreOptions};
 use rand::RngExt;
 use uuid::Uuid;
 
+use super::Plan;
+use super::opening::{Far, Opening};
 use crate::failure::Failure;
-
-/// How often a person who waits is told how far a rebuild has come.
-const TELL_EVERY: Duration = Duration::from_secs(1);
 
 /// Which log.
 pub(crate) enum LogPlan {
@@ -128,11 +128,12 @@ impl Kept {
     }
 }
 
-/// Opens the log, or founds it with this many partitions, and the state store in `states`.
-pub(super) async fn open(plan: &LogPlan, partitions: u16, states: &Path, clock: &dyn Clock) -> Result<Opened, Failure> {
-    let founding = founding(partitions, clock);
-    let states = states.to_owned();
-    match plan {
+/// Opens the log that a plan names, or founds it, and the state store.
+pub(super) async fn open(plan: &Plan, clock: &dyn Clock, opening: &Opening) -> Result<Opened, Failure> {
+    let founding = founding(plan.partitions, clock);
+    let states = plan.data.states();
+    let opening = opening.clone();
+    match &plan.log {
         LogPlan::Memory => {
             let log = Arc::new(MemoryLog::new(founding));
             let states = blocking(move || open_states(&states, founding.log, founding.partitions)).await?;
@@ -140,12 +141,12 @@ pub(super) async fn open(plan: &LogPlan, partitions: u16, states: &Path, clock: 
         }
         LogPlan::Embedded(folder) => {
             let folder = folder.clone();
-            blocking(move || open_embedded(&folder, &states, founding)).await
+            blocking(move || open_embedded(&folder, &states, founding, &opening)).await
         }
         #[cfg(feature = "kafka")]
         LogPlan::Kafka(options) => {
             let options = options.clone();
-            blocking(move || super::kafka::open(&options, &states, &founding)).await
+            blocking(move || super::kafka::open(&options, &states, &founding, &opening)).await
         }
     }
 }
@@ -164,16 +165,19 @@ fn founding(partitions: u16, clock: &dyn Clock) -> Genesis {
     }
 }
 
-fn open_embedded(folder: &Path, states_folder: &Path, founding: Genesis) -> Result<Opened, Failure> {
+fn open_embedded(folder: &Path, states_folder: &Path, founding: Genesis, opening: &Opening) -> Result<Opened, Failure> {
     // What the state store has folded was durable once. The log asks for it before it takes its own end for torn.
     let early: Arc<OnceLock<Arc<StateStore<Shop>>>> = Arc::default();
     let asked = Arc::clone(&early);
     let asked_folder = states_folder.to_owned();
+    let told = opening.clone();
     let known_durable: KnownDurable = Arc::new(move |log, partitions| {
+        told.begin("opening the state store");
         // One that cannot be opened knows nothing; whether that matters is told when it is opened in earnest.
         let Ok(states) = open_states(&asked_folder, log, partitions) else { return BTreeMap::new() };
         let known = (0..partitions).map(Partition).map(|it| (it, states.checkpoint(it).0.next_offset)).collect();
         let _ = asked.set(states);
+        told.begin("recovering the log");
         known
     });
     let options = Options { known_durable, ..Options::or_found(founding) };
@@ -189,7 +193,7 @@ fn open_embedded(folder: &Path, states_folder: &Path, founding: Genesis) -> Resu
         Some(states) => Arc::clone(states),
         None => open_states(states_folder, genesis.log, genesis.partitions)?,
     };
-    rebuild_states(&states, &log)?;
+    rebuild_states(&states, &log, opening)?;
     let log = Arc::new(log);
     Ok(Opened { log: Arc::<EmbeddedLog>::clone(&log), kept: Arc::new(Kept::Embedded(log)), genesis, states })
 }
@@ -232,28 +236,17 @@ pub(crate) fn cannot_open(fault: &OpenFault) -> Failure {
     }
 }
 
-/// Folds a long log into a state store that has nothing of it, and tells how far that is once a second.
-pub(super) fn rebuild_states(states: &StateStore<Shop>, log: &dyn Log) -> Result<(), Failure> {
+/// Folds a long log into a state store that has nothing of it.
+pub(super) fn rebuild_states(states: &StateStore<Shop>, log: &dyn Log, opening: &Opening) -> Result<(), Failure> {
     let began = Instant::now();
-    let told = Mutex::new(began);
+    let far = Arc::new((AtomicU64::new(0), AtomicU64::new(0)));
     let progress = |rebuild: Rebuild| {
-        // Whoever finds it held need not tell as well.
-        let Ok(mut told) = told.try_lock() else { return };
-        if told.elapsed() < TELL_EVERY {
-            return;
+        if far.1.swap(rebuild.of, Ordering::Relaxed) == 0 {
+            let far = Arc::clone(&far);
+            let how_far = move || (far.0.load(Ordering::Relaxed), far.1.load(Ordering::Relaxed));
+            opening.begin_counted("folding the state store afresh", Box::new(how_far));
         }
-        *told = Instant::now();
-        let rate = rebuild.records as f64 / began.elapsed().as_secs_f64();
-        let left_s = rebuild.of.saturating_sub(rebuild.records) as f64 / rate.max(1.0);
-        tracing::info!(
-            rebuild.records = rebuild.records,
-            rebuild.of = rebuild.of,
-            rebuild.left_s = left_s.ceil() as u64,
-            "folding the log into the state store: {} of {} records, about {:.0} s left",
-            rebuild.records,
-            rebuild.of,
-            left_s.ceil(),
-        );
+        far.0.fetch_max(rebuild.records, Ordering::Relaxed);
     };
     let rebuilt = states.rebuild(log, &progress).map_err(|fault| Failure::of("cannot fold the log", &fault))?;
     if rebuilt {
@@ -263,11 +256,42 @@ pub(super) fn rebuild_states(states: &StateStore<Shop>, log: &dyn Log) -> Result
     Ok(())
 }
 
+/// Says how much of the log the states amount to, in records.
+pub(super) fn folded(log: &Arc<dyn Log>, kept: &Arc<Kept>, states: &Arc<StateStore<Shop>>) -> Far {
+    let at_broker = Arc::new(AtomicU64::new(0));
+    if let Some(real_end) = Kept::real_end(kept) {
+        let (told, partitions) = (Arc::clone(&at_broker), log.partitions());
+        // It may wait for the network. Until it is there, what has been copied counts as all there is.
+        tokio::task::spawn_blocking(move || {
+            let ends = (0..partitions).map(Partition).map(|it| real_end(it).unwrap_or_default().0);
+            told.store(ends.sum(), Ordering::Relaxed);
+        });
+    }
+    let (log, states) = (Arc::clone(log), Arc::clone(states));
+    Box::new(move || {
+        let partitions = || (0..log.partitions()).map(Partition);
+        let done = partitions().map(|it| states.checkpoint(it).0.next_offset.0).sum();
+        let here = partitions().map(|it| log.end(it).0).sum::<u64>();
+        (done, here.max(at_broker.load(Ordering::Relaxed)))
+    })
+}
+
 pub(super) fn open_states(folder: &Path, log: LogId, partitions: u16) -> Result<Arc<StateStore<Shop>>, Failure> {
     let (store, opened) = StateStore::open(folder, log, partitions, Arc::new(Shop), StoreOptions::default())
-        .map_err(|fault| Failure::of("cannot open the state store", &fault))?;
+        .map_err(|fault| cannot_open_states(folder, &fault))?;
     if let store::Opened::Wiped(why) = opened {
         tracing::warn!(why, "the state store is folded afresh from the log");
     }
     Ok(Arc::new(store))
+}
+
+fn cannot_open_states(folder: &Path, fault: &StoreFault) -> Failure {
+    let failure = Failure::of("cannot open the state store", fault);
+    match fault {
+        StoreFault::Locked(_) => failure.next("stop that process, or use another directory"),
+        _ => failure.next(format!(
+            "look at the disk; all that {} holds is folded from the log, so it may be deleted",
+            folder.display()
+        )),
+    }
 }

@@ -18,9 +18,9 @@ use crate::kills::rest_and_judge;
 use crate::load::World;
 
 /// Room for the file system's own log (64 MiB), a segment, and what is folded from it. The image is sparse.
-const IMAGE_BYTES: u64 = 448 << 20;
+pub(crate) const IMAGE_BYTES: u64 = 448 << 20;
 /// Less than the state store leaves free, more than the read models want.
-const SCARCE_BYTES: u64 = 16 << 20;
+pub(crate) const SCARCE_BYTES: u64 = 16 << 20;
 /// Enough for all but the log's next segment.
 const NO_SEGMENT_BYTES: u64 = 48 << 20;
 /// Payments that the gateway is asked for again and again while the disk is full: more lines than fit a block.
@@ -30,7 +30,7 @@ const AT_ONCE: usize = 16;
 /// Commands before the disk is full.
 const COMMANDS: usize = 150;
 /// How long a full disk may take to be met, or room to be found.
-const SEEN_WITHIN: Duration = Duration::from_secs(30);
+pub(crate) const SEEN_WITHIN: Duration = Duration::from_secs(30);
 /// How long whoever asks may wait to be told.
 const TOLD_WITHIN: Duration = Duration::from_secs(5);
 /// Between two looks.
@@ -126,7 +126,7 @@ async fn assert_readable(world: &World, client: &Client) {
     assert!(told.status == 200 || told.code() == Some("read-model-behind"), "{}", told.body);
 }
 
-async fn is_ready(client: &Client) -> bool {
+pub(crate) async fn is_ready(client: &Client) -> bool {
     let ready = client.get("/readyz").await.expect("an answer");
     if ready.status != 200 {
         assert_eq!(ready.status, 503, "{}", ready.text);

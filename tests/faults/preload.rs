@@ -52,6 +52,9 @@ pub(crate) enum Wrong {
     Half,
     /// The process is killed in its stead.
     Kill,
+    /// It waits until the rule is lifted, and goes well then. Before the next rule of this kind is in force this one must
+    /// not be lifted: who waits looks only now and then.
+    Wait,
 }
 
 /// A rule that is in force until it is lifted.
@@ -106,6 +109,7 @@ impl Faults {
             Wrong::Error(errno) => errno.raw_os_error(),
             Wrong::Half => -1,
             Wrong::Kill => -2,
+            Wrong::Wait => -3,
         };
         let mut rule = Vec::new();
         for field in [error.to_ne_bytes(), pass.to_ne_bytes(), times.to_ne_bytes(), [0; 4], [0; 4]] {

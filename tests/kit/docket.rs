@@ -8,6 +8,7 @@ use std::sync::{Arc, Mutex, OnceLock, mpsc};
 use std::time::{Duration, Instant};
 
 use rustix::process::{Pid, Signal, kill_process};
+use xtask::ports::{self, Port};
 
 use crate::client::Client;
 use crate::clock::Clock;
@@ -27,7 +28,10 @@ const PRINTED_MAX: usize = 256 * 1024;
 pub struct Docket {
     child: Child,
     address: String,
+    /// Ours as long as it runs, if it was chosen before.
+    port: Option<Port>,
     printed: Printed,
+    began: Instant,
     ready_in: Duration,
 }
 
@@ -125,8 +129,65 @@ impl Docket {
         Self::try_run(command).await
     }
 
+    /// Starts `docket dev` on this directory with these in its environment and waits only until it answers at all: it may
+    /// have much to do before it serves, see [`Docket::until_serving`].
+    ///
+    /// # Panics
+    /// When it does not answer.
+    pub async fn begin_in(environment: &[(&str, PathBuf)], data: &Path, arguments: &[&str]) -> Self {
+        let port = ports::take(1).expect("a port is free").remove(0);
+        let address = port.address();
+        let mut command = Command::new(binary());
+        command.args(["dev", "--listen", &address, "--data"]).arg(data).args(arguments);
+        command.envs(environment.iter().map(|(name, value)| (name, value)));
+        let (mut docket, _) = Self::spawn(command);
+        (docket.address, docket.port) = (format!("http://{address}"), Some(port));
+        let client = docket.client();
+        while client.get("/livez").await.is_none_or(|reply| reply.status != 200) {
+            assert!(docket.runs() && docket.began.elapsed() < READY_WITHIN, "docket does not answer");
+            tokio::time::sleep(LOOK_AGAIN_AFTER).await;
+        }
+        docket
+    }
+
     /// Runs it and waits until it serves.
-    pub(crate) async fn try_run(mut command: Command) -> Result<Self, StartFault> {
+    pub(crate) async fn try_run(command: Command) -> Result<Self, StartFault> {
+        let (mut docket, address) = Self::spawn(command);
+        while docket.address.is_empty() {
+            match address.try_recv() {
+                Ok(found) => docket.address = found,
+                Err(_) => docket = docket.still_starting().await?,
+            }
+        }
+        docket.until_serving().await
+    }
+
+    /// Waits until it serves.
+    ///
+    /// # Errors
+    /// When it ended, or did not serve within a minute.
+    pub async fn until_serving(mut self) -> Result<Self, StartFault> {
+        while self.client().get("/readyz").await.is_none_or(|reply| reply.status != 200) {
+            self = self.still_starting().await?;
+        }
+        self.ready_in = self.began.elapsed();
+        Ok(self)
+    }
+
+    /// Waits a moment, unless that makes no sense any more.
+    async fn still_starting(mut self) -> Result<Self, StartFault> {
+        if let Ok(Some(status)) = self.child.try_wait() {
+            return Err(self.fault(format!("it ended with {status}")));
+        }
+        if self.began.elapsed() > READY_WITHIN {
+            return Err(self.fault(format!("it does not serve after {} s", READY_WITHIN.as_secs())));
+        }
+        tokio::time::sleep(LOOK_AGAIN_AFTER).await;
+        Ok(self)
+    }
+
+    /// Runs it; tells the address that it prints.
+    fn spawn(mut command: Command) -> (Self, mpsc::Receiver<String>) {
         let began = Instant::now();
         let mut child = command
             .stdin(Stdio::null())
@@ -156,25 +217,7 @@ impl Docket {
                 kept.add(&buffer[..read]);
             }
         });
-        let mut docket = Self { child, address: String::new(), printed, ready_in: Duration::ZERO };
-        loop {
-            if docket.address.is_empty() {
-                if let Ok(found) = address.try_recv() {
-                    docket.address = found;
-                    continue;
-                }
-            } else if docket.client().get("/readyz").await.is_some_and(|reply| reply.status == 200) {
-                docket.ready_in = began.elapsed();
-                return Ok(docket);
-            }
-            if let Ok(Some(status)) = docket.child.try_wait() {
-                return Err(docket.fault(format!("it ended with {status}")));
-            }
-            if began.elapsed() > READY_WITHIN {
-                return Err(docket.fault(format!("it does not serve after {} s", READY_WITHIN.as_secs())));
-            }
-            tokio::time::sleep(LOOK_AGAIN_AFTER).await;
-        }
+        (Self { child, address: String::new(), port: None, printed, began, ready_in: Duration::ZERO }, address)
     }
 
     fn fault(self, what: String) -> StartFault {

@@ -3,8 +3,8 @@
 //! answer has. It needs no socket, so tests and benches may call [`App::handle`] directly.
 
 use std::panic::AssertUnwindSafe;
-use std::sync::Arc;
 use std::sync::atomic::AtomicBool;
+use std::sync::{Arc, OnceLock};
 use std::time::Instant;
 
 use axum::Router;
@@ -32,6 +32,8 @@ const PATH_BYTES_SHOWN: usize = 256;
 #[derive(Clone)]
 pub struct App {
     router: Router,
+    /// What takes its place once there is more to serve.
+    opened: Arc<OnceLock<Router>>,
     gauges: Arc<Gauges>,
     gates: Option<Gates>,
 }
@@ -49,14 +51,17 @@ impl App {
     /// These routes, with problems for what they do not have. Install the metrics recorder first, or this app's metrics
     /// are counted nowhere.
     pub fn new(router: Router) -> Self {
+        Self::opening(complete(router))
+    }
+
+    /// These routes, which also take what they do not have, until [`open`](Self::open): for a server that answers before all
+    /// that it rests on is there.
+    pub fn opening(router: Router) -> Self {
         let responses = ["1xx", "2xx", "3xx", "4xx", "5xx"]
             .map(|class| metrics::counter!("docket_http_responses_total", "class" => class));
         Self {
-            router: router
-                .fallback(async |request: Request<Body>| turned_away(request, Problem::no_such_route()).await)
-                .method_not_allowed_fallback(async |request: Request<Body>| {
-                    turned_away(request, Problem::method_not_allowed()).await
-                }),
+            router,
+            opened: Arc::default(),
             gauges: Arc::new(Gauges {
                 responses,
                 seconds: metrics::histogram!("docket_http_request_duration_seconds"),
@@ -65,6 +70,12 @@ impl App {
             }),
             gates: None,
         }
+    }
+
+    /// Serves these routes from now on, with problems for what they do not have; on connections that are there already, and
+    /// by all clones. Only the first call counts.
+    pub fn open(&self, router: Router) {
+        let _ = self.opened.set(complete(router));
     }
 
     /// The same behind gates: what is too much waits, and is turned away if it has waited too long.
@@ -120,7 +131,8 @@ impl App {
         let mut response = match refusal {
             Some(refusal) => refusal,
             None => {
-                let answer = self.router.clone().call(request.map(Body::new));
+                let router = self.opened.get().unwrap_or(&self.router);
+                let answer = router.clone().call(request.map(Body::new));
                 // A panic is one request's trouble. What it may have left half-done is behind the shard's own door.
                 match AssertUnwindSafe(answer).catch_unwind().await {
                     Ok(Ok(response)) => response,
@@ -145,6 +157,15 @@ impl std::fmt::Debug for App {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         f.debug_struct("App").field("router", &self.router).finish_non_exhaustive()
     }
+}
+
+/// With problems for what it does not have.
+fn complete(router: Router) -> Router {
+    router
+        .fallback(async |request: Request<Body>| turned_away(request, Problem::no_such_route()).await)
+        .method_not_allowed_fallback(async |request: Request<Body>| {
+            turned_away(request, Problem::method_not_allowed()).await
+        })
 }
 
 /// As much of a path as a log line shows: all of ours are shorter, and a client may send 16 KiB.

@@ -199,6 +199,8 @@ pub struct StateStore<R: Reactor> {
     is_dirty: Arc<AtomicBool>,
     /// Whether the database met a full disk and is to be opened again before anything is written.
     is_broken: AtomicBool,
+    /// Whether there was too little room at some time since the last batch was written.
+    was_short: AtomicBool,
     reopening: Mutex<()>,
     calendar: Mutex<Calendar>,
     progress: RwLock<Vec<Progress>>,
@@ -224,7 +226,7 @@ impl<R: Reactor> StateStore<R> {
         let (tables, remains, opened) = tables::open(directory, &identity, &options)?;
         tables.show_buckets(&remains.calendar, &options)?;
         let is_dirty = Arc::new(AtomicBool::new(false));
-        let open = Open::start(tables, &is_dirty, &options)
+        let open = Open::start(directory, tables, &is_dirty, &options)
             .map_err(|source| StoreFault::Directory { directory: directory.to_owned(), source: Arc::new(source) })?;
         let store = Self {
             decider,
@@ -234,6 +236,7 @@ impl<R: Reactor> StateStore<R> {
             identity,
             is_dirty,
             is_broken: AtomicBool::new(false),
+            was_short: AtomicBool::new(false),
             reopening: Mutex::new(()),
             forgotten_before: RwLock::new(remains.calendar.forgotten_before()),
             calendar: Mutex::new(remains.calendar),
@@ -284,7 +287,8 @@ impl<R: Reactor> StateStore<R> {
     /// Syncs to the disk what was written so far. Happens by itself every [`StoreOptions::persist_every`], and on drop.
     pub fn persist(&self) -> Result<(), StoreFault> {
         self.is_dirty.store(false, Ordering::Release);
-        self.checked(self.tables()?.database.persist(PersistMode::SyncAll))
+        let tables = self.tables()?;
+        self.written(tables.database.persist(PersistMode::SyncAll).map_err(StoreFault::from))
     }
 
     /// Whether it was found to be of no use: then the next opening folds it afresh.

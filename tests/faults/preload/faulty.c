@@ -26,10 +26,12 @@ enum { WRITES = 1, FLUSHES = 2, READS = 4, MAPS = 8 };
 #define HALF (-1)
 /* In place of an errno: the process is killed before the call. */
 #define KILL (-2)
+/* In place of an errno: the call waits until the rule is lifted, and goes well then. */
+#define WAIT (-3)
 
 struct rule {
     _Atomic uint32_t calls;     /* WRITES and so on, or'ed; 0: no rule */
-    int32_t error;              /* errno, HALF or KILL */
+    int32_t error;              /* errno, HALF, KILL or WAIT */
     _Atomic uint32_t pass;      /* so many matching calls go through first */
     _Atomic uint32_t times;     /* so many fail then; UINT32_MAX: all */
     _Atomic uint32_t seen;
@@ -91,6 +93,11 @@ static int fault(uint32_t call, int file) {
         if (rule->error == KILL) {
             syscall(SYS_kill, syscall(SYS_getpid), SIGKILL);
             for (;;) syscall(SYS_pause);
+        }
+        if (rule->error == WAIT) {
+            struct timespec moment = { 0, 1000000 };
+            while ((rule->calls & call) != 0) syscall(SYS_nanosleep, &moment, NULL);
+            continue;
         }
         return rule->error;
     }

@@ -167,3 +167,19 @@ async fn every_problem_has_its_page() {
     assert_eq!(headers[CONTENT_TYPE], "text/html; charset=utf-8");
     assert!(String::from_utf8(body).unwrap().contains("<title>The cursor is not one of ours</title>"));
 }
+
+#[tokio::test]
+async fn an_app_that_is_opened_later_serves_what_it_was_opened_with() {
+    let app = App::opening(
+        Router::new()
+            .route("/early", get(async || "early"))
+            .fallback(async || Problem::new(crate::problem::codes::NOT_OPEN_YET, "not yet")),
+    );
+    let clone = app.clone();
+    let ask = async |app: &App, path: &str| {
+        app.handle(request("GET", path).body(Body::empty()).unwrap()).await.status().as_u16()
+    };
+    assert_eq!((ask(&clone, "/early").await, ask(&clone, "/orders").await), (200, 503));
+    app.open(Router::new().route("/orders", get(async || "[]")));
+    assert_eq!((ask(&clone, "/early").await, ask(&clone, "/orders").await), (404, 200));
+}

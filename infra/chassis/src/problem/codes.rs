@@ -44,6 +44,7 @@ codes! {
     RATE_LIMITED = 429, "rate-limited", "Too many requests";
     UNCONFIRMED = 503, "unconfirmed", "The outcome is not known yet";
     NOT_SERVING = 503, "not-serving", "This partition is not served here now";
+    NOT_OPEN_YET = 503, "not-open-yet", "The node is not open yet";
     NOT_SERVED_HERE = 421, "not-served-here", "This node does not serve that";
     READ_MODEL_BEHIND = 503, "read-model-behind", "The read model has not come that far yet";
     READ_MODEL_PARKED = 503, "read-model-parked", "The read model of this resource is set aside";

@@ -16,8 +16,13 @@ pub(super) struct Persister {
 }
 
 impl Persister {
-    /// Syncs `database` every `every`, if `is_dirty`.
-    pub(super) fn start(database: Database, is_dirty: Arc<AtomicBool>, every: Duration) -> std::io::Result<Self> {
+    /// Syncs `database` every `every`, if `is_dirty`, until that fails: then `failed` is told why.
+    pub(super) fn start(
+        database: Database,
+        is_dirty: Arc<AtomicBool>,
+        every: Duration,
+        failed: impl Fn(&fjall::Error) + Send + 'static,
+    ) -> std::io::Result<Self> {
         let stop = Arc::new((Mutex::new(false), Condvar::new()));
         let seen = Arc::clone(&stop);
         let thread = std::thread::Builder::new().name("state-store-persist".to_owned()).spawn(move || {
@@ -31,6 +36,7 @@ impl Persister {
                 // Saves fail from here on and tell their callers; the log has everything.
                 if let Err(error) = database.persist(PersistMode::SyncData) {
                     tracing::error!(error = &error as &dyn std::error::Error, "the state store cannot be synced");
+                    failed(&error);
                     return;
                 }
             }

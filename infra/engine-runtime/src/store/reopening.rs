@@ -1,12 +1,13 @@
-//! A database that met a full disk, or found no file descriptor left. What it was writing is half there, so it writes nothing more, and the store waits: not
-//! for the next start, only for room. Then the files are opened again, which cuts the half that is there, and it goes on
-//! with the last save that was whole. What a disk failed for another reason is not gone on from: its cache may show what
-//! is not on it. Such a store is condemned, and the next opening folds it afresh.
+//! A database that met a full disk, or found no file descriptor left. What it was writing is half there, so it writes
+//! nothing more, and the store waits: not for the next start, only for room. Then the files are opened again, which cuts
+//! the half that is there, and it goes on with the last save that was whole. What a disk failed for another reason is not
+//! gone on from: its cache may show what is not on it. Such a store is condemned, and the next opening folds it afresh.
 
 use std::fs::File;
 use std::io;
+use std::path::Path;
 use std::sync::Arc;
-use std::sync::atomic::Ordering;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use engine::saga::Reactor;
@@ -31,11 +32,19 @@ pub(super) struct Open {
 impl Open {
     /// Shows it to everybody, and syncs it now and then.
     pub(super) fn start(
+        directory: &Path,
         tables: Tables,
-        is_dirty: &Arc<std::sync::atomic::AtomicBool>,
+        is_dirty: &Arc<AtomicBool>,
         options: &StoreOptions,
     ) -> io::Result<Self> {
-        let persister = Persister::start(tables.database.clone(), Arc::clone(is_dirty), options.persist_every)?;
+        let condemned = directory.to_owned();
+        let failed = move |error: &fjall::Error| {
+            // Nobody else hears what it was: the database only says that it met something.
+            if is_doubtful(error) && !is_full(error) && !matches!(error, fjall::Error::Poisoned) {
+                tables::condemn(&condemned);
+            }
+        };
+        let persister = Persister::start(tables.database.clone(), Arc::clone(is_dirty), options.persist_every, failed)?;
         Ok(Self { _persister: persister, tables: Arc::new(tables) })
     }
 }
@@ -85,10 +94,23 @@ impl<R: Reactor> StateStore<R> {
     /// What it means that a batch was not written: after a full disk the same can be tried again, on a database that is
     /// opened again first.
     pub(super) fn written<T>(&self, result: Result<T, StoreFault>) -> Result<T, StoreFault> {
-        let Err(StoreFault::Database(error)) = &result else { return result };
-        // A database that had met a fault in the background does not say which. It opens files there.
+        let error = match &result {
+            Err(StoreFault::Database(error)) => error,
+            Err(fault) => {
+                self.was_short.fetch_or(matches!(fault, StoreFault::Full { .. }), Ordering::AcqRel);
+                return result;
+            }
+            Ok(_) => {
+                self.was_short.store(false, Ordering::Release);
+                return result;
+            }
+        };
+        // A database that had met a fault in the background does not say which. It writes tables and opens files there,
+        // also while saves wait for room, so that there may be some again when the next one comes.
         let lacks = || check_room(&self.directory, &self.options).is_err() || File::open(&self.directory).is_err();
-        let had_no_room = matches!(**error, fjall::Error::Poisoned) && lacks();
+        let had_no_room = matches!(**error, fjall::Error::Poisoned)
+            && !self.is_condemned()
+            && (self.was_short.load(Ordering::Acquire) || lacks());
         if is_full(error) || had_no_room {
             self.is_broken.store(true, Ordering::Release);
             return Err(self.full());
@@ -147,7 +169,7 @@ impl<R: Reactor> StateStore<R> {
         *progress = remains.progress;
         *self.forgotten_before.write() = remains.calendar.forgotten_before();
         *self.calendar.lock() = remains.calendar;
-        Open::start(tables, &self.is_dirty, &self.options)
+        Open::start(&self.directory, tables, &self.is_dirty, &self.options)
             .map_err(|source| StoreFault::Directory { directory: self.directory.clone(), source: Arc::new(source) })
     }
 }
