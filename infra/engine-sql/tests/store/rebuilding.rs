@@ -311,6 +311,16 @@ async fn what_is_parked_is_listed_tried_again_and_dropped() {
         scene.caught_up(&scene.shop.all()).await;
         assert_eq!(scene.operations.parked().await.unwrap(), []);
         scene.shop.check(&scene.store).await;
+
+        // Who is told that rebuilt rows are in use is not told any more what was set aside before.
+        scene.view.0.store(false, Ordering::SeqCst);
+        scene.caught_up(&Positions::from(scene.shop.put("2", 13))).await;
+        assert!(scene.live.is_parked(&Tenant::default(), &jar("2").name));
+        scene.view.0.store(true, Ordering::SeqCst);
+        scene.rebuilt().await;
+        scene.operations.switch(LONG).await.unwrap();
+        assert_eq!(scene.live.parked(), []);
+        assert_eq!(scene.shown("2").await, 15);
         scene.live.stop().await;
     }
 }
