@@ -317,6 +317,7 @@ async fn what_is_parked_is_listed_tried_again_and_dropped() {
         scene.caught_up(&Positions::from(scene.shop.put("2", 13))).await;
         assert!(scene.live.is_parked(&Tenant::default(), &jar("2").name));
         scene.view.0.store(true, Ordering::SeqCst);
+        assert!(scene.operations.discard().await.unwrap());
         scene.rebuilt().await;
         scene.operations.switch(LONG).await.unwrap();
         assert_eq!(scene.live.parked(), []);
