@@ -16,7 +16,7 @@ pub(crate) fn at(path: PathBuf) -> Scratch {
         let path = path.clone();
         Box::pin(async move {
             remove(&path).map_err(|error| StoreFault::Unavailable(Box::new(error)))?;
-            let options = Options { readers: 1, cache_kib: 8 * 1024, alone: true, ..Options::default() };
+            let options = Options { readers: 1, cache_kib: 8 * 1024, ..Options::default() };
             let store = crate::open_with(&format!("sqlite:{}", path.display()), options).await?;
             Ok(Arc::new(Scratched { store, path }) as Arc<dyn ReadStore>)
         })
@@ -24,7 +24,7 @@ pub(crate) fn at(path: PathBuf) -> Scratch {
 }
 
 fn remove(path: &Path) -> std::io::Result<()> {
-    for suffix in ["", "-wal", "-shm", "-filling"] {
+    for suffix in ["", "-wal", "-shm"] {
         match std::fs::remove_file(format!("{}{suffix}", path.display())) {
             Err(error) if error.kind() != std::io::ErrorKind::NotFound => return Err(error),
             _ => {}

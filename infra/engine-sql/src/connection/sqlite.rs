@@ -93,7 +93,8 @@ impl SqliteDatabase {
             }
         };
         let writing = connect(options.cache_kib);
-        let writer = pool(1, options.wait_max).connect_with(writing.clone()).await;
+        // One that stays: in memory it is the database.
+        let writer = pool(1, options.wait_max).min_connections(1).connect_with(writing.clone()).await;
         let writer = writer.map_err(|error| fault(error, &shown))?;
         prepare(&writer, &shown).await?;
         let reader = match path {
@@ -115,7 +116,13 @@ impl SqliteDatabase {
         self.writer.set_connect_options(unsafe_yet.synchronous(SqliteSynchronous::Off));
         *filling = Some(mark);
         self.is_filling.store(true, Ordering::Release);
-        self.journal("memory", "OFF").await
+        match self.journal("memory", "OFF").await {
+            Ok(()) => Ok(()),
+            Err(fault) => {
+                tracing::info!(error = %fault, "somebody else has the read store open: it is filled as it is always written");
+                self.write_as_always(&mut filling).await
+            }
+        }
     }
 
     /// Makes what it was filled with durable; from here on it is written as always. Nothing to do if it is so already.
@@ -131,6 +138,10 @@ impl SqliteDatabase {
                 return Err(damaged(&self.shown, &found));
             }
         }
+        self.write_as_always(&mut filling).await
+    }
+
+    async fn write_as_always(&self, filling: &mut Option<Mark>) -> Result<(), StoreFault> {
         // FULL: the change of mode is a transaction of the old kind, and with it all before is synced.
         self.journal("wal", "FULL").await?;
         self.writer.set_connect_options(SqliteConnectOptions::clone(&self.connect));
@@ -280,7 +291,6 @@ fn cells(row: &SqliteRow, kinds: &[ColumnKind]) -> Result<Vec<Value>, sqlx::Erro
 fn pool(connections_max: u32, wait_max: Duration) -> SqlitePoolOptions {
     SqlitePoolOptions::new()
         .max_connections(connections_max)
-        .min_connections(u32::from(connections_max == 1))
         .acquire_timeout(wait_max)
         // A file does not hang up, and a connection in memory is the database.
         .idle_timeout(None)

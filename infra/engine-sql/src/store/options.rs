@@ -18,7 +18,8 @@ pub struct Options {
     pub cache_kib: u32,
     /// SQLite: nobody else opens the file. If nothing has been folded into it yet, it is filled without a write-ahead log
     /// and without syncing, until it has caught up with the log; readers take turns with the writer until then. A process
-    /// that dies meanwhile leaves a mark, and whoever opens the file next throws it away and begins again.
+    /// that dies meanwhile leaves a mark, and whoever opens the file next throws it away and begins again. If somebody has
+    /// the file open all the same, it is written as always.
     pub alone: bool,
     /// How long an operation waits for its turn before it is `Unavailable`; in PostgreSQL 2 s at most for one that reads.
     pub wait_max: Duration,

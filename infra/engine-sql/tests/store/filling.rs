@@ -9,7 +9,8 @@ use engine_sql::{Options, SqlReadStore};
 use crate::kit::*;
 
 fn alone() -> Options {
-    Options { alone: true, ..Options::default() }
+    // One reader, which would be one too many as long as the file is filled.
+    Options { alone: true, readers: 1, ..Options::default() }
 }
 
 /// What is beside the file: its write-ahead log, its mark.
@@ -94,4 +95,16 @@ async fn rows_that_a_new_specification_drops_are_filled_in_the_same_way() {
     store.commit(batch([("b", Some(order("open", 1)))], None, checkpoint(1))).await.unwrap();
     store.caught_up().await.unwrap();
     assert_eq!(keys(&store.list(all()).await.unwrap()), ["b"]);
+}
+
+#[tokio::test]
+async fn a_file_that_somebody_has_open_all_the_same_is_filled_as_it_is_always_written() {
+    let place = Place::new();
+    let first = place.store(ORDERS, Options::default()).await.unwrap();
+    let store = filling(&place).await;
+    assert_eq!(beside(&place.path()), [true, false]);
+    assert_eq!(load(&first, ["a"]).await.len(), 1);
+    store.caught_up().await.unwrap();
+    store.commit(batch([("b", Some(order("open", 1)))], Some(checkpoint(1)), checkpoint(2))).await.unwrap();
+    assert_eq!(load(&first, ["a", "b"]).await.len(), 2);
 }
