@@ -33,7 +33,7 @@ pub(crate) fn measure(how: &How, history: &History, table: &mut Table) -> Done<(
     let megabytes = history.bytes("log")? / 1_000_000;
 
     // W4, the first half: nobody has folded a row yet, unless `w5-replay` ran before.
-    for name in ["views.db", "views.db-wal", "views.db-shm"] {
+    for name in ["views.db", "views.db-wal", "views.db-shm", "views.db-filling"] {
         let _ = std::fs::remove_file(root.join(name));
     }
     let began = Instant::now();

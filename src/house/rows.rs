@@ -153,7 +153,10 @@ async fn follow(
 async fn open_store(plan: &Plan) -> Result<SqlReadStore, StoreFault> {
     let url = plan.data.rows().url();
     match plan.data.rows() {
-        Rows::Memory | Rows::File(_) => projections::open(&url).await,
+        Rows::Memory | Rows::File(_) => {
+            // Who does not feed the file is not alone with it, should somebody else feed it.
+            projections::open_with(&url, Options { alone: plan.roles.projection, ..Options::default() }).await
+        }
         Rows::Shared(_) => {
             let options = Options {
                 readers: plan.rows.readers,

@@ -292,8 +292,6 @@ impl Projection {
     pub async fn wait_for(&self, positions: &Positions, within: Duration) -> Result<(), Behind> {
         let published = &self.following.published;
         let mut status = published.status.subscribe();
-        let over =
-            |status: &ProjectionStatus| matches!(status, ProjectionStatus::Stopped | ProjectionStatus::Failed(_));
         let all = async {
             // One after the other, and from the first again should one be taken back meanwhile.
             while let Some(missing) = positions.iter().find(|position| !self.has(*position)) {
@@ -311,7 +309,7 @@ impl Projection {
             tokio::select! {
                 biased;
                 () = all => true,
-                _ = status.wait_for(over) => false,
+                _ = status.wait_for(is_over) => false,
             }
         });
         if in_time.await.unwrap_or(false) {
@@ -375,6 +373,21 @@ impl Projection {
         parked.get(&StreamId { tenant: tenant.clone(), name: stream.clone() }).cloned()
     }
 
+    /// News of what is parked: changes whenever it is told.
+    fn parked_news(&self) -> watch::Receiver<()> {
+        self.following.published.parked_news.subscribe()
+    }
+
+    /// Waits until what is parked is told from this generation of the store's tables, or the projection has ended.
+    async fn tells_of(&self, generation: i64) {
+        let published = &self.following.published;
+        let mut status = published.status.subscribe();
+        tokio::select! {
+            () = published.tells_of(generation) => {}
+            _ = status.wait_for(is_over) => {}
+        }
+    }
+
     /// Events folded since the start.
     pub fn events(&self) -> u64 {
         self.following.published.events.load(Ordering::Relaxed)
@@ -394,9 +407,12 @@ impl Projection {
     pub async fn stop(&self) {
         self.following.stop.cancel();
         let mut status = self.following.published.status.subscribe();
-        let over =
-            |status: &ProjectionStatus| matches!(status, ProjectionStatus::Stopped | ProjectionStatus::Failed(_));
         // The sender lives as long as this projection.
-        let _ = status.wait_for(over).await;
+        let _ = status.wait_for(is_over).await;
     }
+}
+
+/// Whether a projection has ended.
+fn is_over(status: &ProjectionStatus) -> bool {
+    matches!(status, ProjectionStatus::Stopped | ProjectionStatus::Failed(_))
 }

@@ -161,8 +161,20 @@ impl SqlReadStore {
             let existing = database.tables().await?;
             let mut session = AnySession::Sqlite(database.begin(Access::Write).await?);
             let made = work::make_tables(&mut session, &sets, &existing, &dialect, true).await;
+            let made = match made {
+                Ok(in_use) => {
+                    let folded = work::checkpoints(&mut session, &sets[in_use.set.index()]).await;
+                    folded.map(|folded| (in_use, folded.is_empty()))
+                }
+                Err(fault) => Err(fault),
+            };
+            let made = settle(session, made).await;
+            let is_new = made.as_ref().is_ok_and(|(_, is_new)| *is_new);
             let used = Used::default();
-            used.found(settle(session, made).await)?;
+            used.found(made.map(|(in_use, _)| in_use))?;
+            if options.alone && is_new {
+                database.begin_filling().await?;
+            }
             let inner = Inner {
                 database: Database::Sqlite(database),
                 dialect: AnyDialect::Sqlite(dialect),
@@ -511,6 +523,9 @@ impl ReadStore for SqlReadStore {
     fn caught_up(&self) -> StoreFuture<'_, ()> {
         Box::pin(async move {
             let pin = self.pin()?;
+            if let Pin::InUse(_) = pin {
+                self.filled().await?;
+            }
             self.index(pin).await
         })
     }

@@ -1,10 +1,12 @@
 //! A cache in front of a read store under a hostile schedule: loads that end late, tails that are ahead of the store or
 //! behind it, records left out, evictions between, removals, absent rows, tails set back. Whatever comes, what is served is
-//! exactly the fold of the log before some offset, and that offset is none before what the tail had told.
+//! exactly the fold of the log before some offset, and that offset is none before what the tail had told. Some events
+//! cannot be folded until somebody cures that: meanwhile their stream is set aside, its row in the store stays behind its
+//! checkpoint, and nobody is shown it; cured, the row is another one while the checkpoint stays where it was.
 //!
 //! To look at one seed: `CACHE_SEED=17 cargo test -p engine --test cache_hostile one_seed -- --nocapture`.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
 
 use engine::cache::{Entry, Gate, Shelf, Shown, Tail, Ticket};
 use engine::event::{EncodedEvent, Event, EventMeta, Recorded, UnreadableEvent};
@@ -89,6 +91,18 @@ struct Loading {
     ticket: Ticket,
     number: usize,
     read: Option<(Option<Row>, Offset)>,
+    /// The row stayed behind the checkpoint when it was read.
+    is_behind: bool,
+}
+
+/// What whoever feeds the store tells, in this order and nothing twice.
+enum News {
+    /// A commit; not told where the tail reads the log.
+    Committed(Batch),
+    /// The streams that are set aside.
+    Parked(BTreeSet<usize>),
+    /// How far the store is.
+    Reached(Vec<Offset>),
 }
 
 struct World {
@@ -101,8 +115,15 @@ struct World {
     versions: Vec<u64>,
     /// How far the store is.
     stored: Vec<Offset>,
-    /// Commits that were not told yet.
-    untold: Vec<Batch>,
+    /// Events that cannot be folded, by row and version.
+    poisoned: BTreeSet<(usize, u64)>,
+    /// The rows that have had one.
+    odd: BTreeSet<usize>,
+    /// What was not told yet.
+    untold: VecDeque<News>,
+    /// The streams that are set aside, as readers know it, and how far they know the store to be.
+    parked: BTreeSet<usize>,
+    reached: Vec<Offset>,
     loads: Vec<Loading>,
     counts: BTreeMap<&'static str, u64>,
 }
@@ -121,7 +142,11 @@ impl World {
             log: vec![Vec::new(); usize::from(PARTITIONS)],
             versions: vec![0; KEYS],
             stored: vec![Offset(0); usize::from(PARTITIONS)],
-            untold: Vec::new(),
+            poisoned: BTreeSet::new(),
+            odd: BTreeSet::new(),
+            untold: VecDeque::new(),
+            parked: BTreeSet::new(),
+            reached: vec![Offset(0); usize::from(PARTITIONS)],
             loads: Vec::new(),
             counts: BTreeMap::new(),
         }
@@ -142,6 +167,22 @@ impl World {
         mine.fold(None, |row, event| Telling.evolve(&key(number), row, event))
     }
 
+    /// The row as the store has it: what came before the first event that cannot be folded. Whether that is all.
+    fn row_in_store(&self, number: usize, before: Offset) -> (Option<Row>, bool) {
+        let records = &self.log[usize::from(partition(number).0)][..before.0 as usize];
+        let mine = records.iter().flatten().filter(|event| Telling.rows(event)[0] == key(number)).collect::<Vec<_>>();
+        let is_good = |event: &&&Recorded<Happened>| !self.poisoned.contains(&(number, event.meta.version.0));
+        let good = mine.iter().take_while(is_good).count();
+        let row = mine[..good].iter().fold(None, |row, event| Telling.evolve(&key(number), row, event));
+        (row, good == mine.len())
+    }
+
+    /// The streams that are set aside in the store.
+    fn parked_in_store(&self) -> BTreeSet<usize> {
+        let is_behind = |number: &usize| !self.row_in_store(*number, self.stored[usize::from(partition(*number).0)]).1;
+        (0..KEYS).filter(is_behind).collect()
+    }
+
     fn append(&mut self) {
         let at = Partition(self.any(usize::from(PARTITIONS)) as u16);
         let offset = Offset(self.log[usize::from(at.0)].len() as u64);
@@ -149,6 +190,10 @@ impl World {
         for index in 0..self.any(4) {
             let number = self.any(KEYS / 2) * 2 + usize::from(at.0);
             self.versions[number] += 1;
+            if self.any(40) == 0 {
+                self.poisoned.insert((number, self.versions[number]));
+                self.odd.insert(number);
+            }
             let event = if self.any(8) == 0 { Happened::Wiped } else { Happened::Added(self.dice.random()) };
             events.push(Recorded {
                 meta: EventMeta {
@@ -182,30 +227,68 @@ impl World {
             for number in (0..KEYS).filter(|number| usize::from(partition(*number).0) == slot) {
                 let mut touched = self.log[slot][from.0 as usize..to.0 as usize].iter().flatten();
                 if touched.any(|event| Telling.rows(event)[0] == key(number)) {
-                    batch.rows.push((key(number), self.fold(number, to)));
+                    batch.rows.push((key(number), self.row_in_store(number, to).0));
                 }
             }
             self.stored[slot] = to;
         }
-        if !batch.checkpoints.is_empty() && self.tail == Tail::Committed {
-            self.untold.push(batch);
+        if !batch.checkpoints.is_empty() {
+            self.told(batch);
+        }
+    }
+
+    /// What was committed will be told: the rows, then what is set aside, then how far the store is.
+    fn told(&mut self, batch: Batch) {
+        if self.tail == Tail::Committed {
+            self.untold.push_back(News::Committed(batch));
+        }
+        let (parked, stored) = (self.parked_in_store(), self.stored.clone());
+        self.untold.extend([News::Parked(parked), News::Reached(stored)]);
+    }
+
+    /// What could not be folded can be from now on, and the rows that are set aside for it are folded on.
+    fn cure(&mut self) {
+        let before = self.parked_in_store();
+        let Some((number, _)) = self.poisoned.pop_first() else { return };
+        if !before.contains(&number) {
+            // The store has not met it yet.
+            return;
+        }
+        let at = self.stored[usize::from(partition(number).0)];
+        let checkpoint = Checkpoint { next_offset: at, ..Checkpoint::default() };
+        let rows = vec![(key(number), self.row_in_store(number, at).0)];
+        self.told(Batch { rows, checkpoints: vec![(partition(number), Some(checkpoint), checkpoint)], new: 0 });
+        self.count("cured");
+    }
+
+    /// Who feeds the store tells the next thing, or leaves a commit out.
+    fn hear(&mut self) {
+        match self.untold.pop_front() {
+            None => {}
+            Some(News::Committed(batch)) => {
+                // The last is never left out: only what comes after it would show that.
+                let is_last = !self.untold.iter().any(|news| matches!(news, News::Committed(_)));
+                if is_last || self.any(20) > 0 {
+                    self.gate.committed(&batch, &mut self.entries);
+                } else {
+                    self.count("commit left out");
+                }
+            }
+            Some(News::Parked(parked)) => {
+                if parked != self.parked {
+                    self.count(if parked.is_superset(&self.parked) { "set aside" } else { "set aside no more" });
+                    self.gate.clear(&mut self.entries);
+                    self.parked = parked;
+                }
+            }
+            Some(News::Reached(reached)) => self.reached = reached,
         }
     }
 
     /// The tail tells what comes next, or leaves it out.
     fn tell(&mut self) {
-        if self.tail == Tail::Committed {
-            if self.untold.is_empty() {
-                return;
-            }
-            let batch = self.untold.remove(0);
-            // The last is never left out: only what comes after it would show that.
-            if self.untold.is_empty() || self.any(20) > 0 {
-                self.gate.committed(&batch, &mut self.entries);
-            } else {
-                self.count("commit left out");
-            }
-            return;
+        if self.tail == Tail::Committed || self.any(3) == 0 {
+            return self.hear();
         }
         let at = Partition(self.any(usize::from(PARTITIONS)) as u16);
         let records = &self.log[usize::from(at.0)];
@@ -215,7 +298,12 @@ impl World {
             offset = offset.next();
         }
         let Some(events) = records.get(offset.0 as usize) else { return };
-        if self.dice.random_range(0..40) == 0 {
+        let is_poisoned = |event: &Recorded<Happened>| {
+            (0..KEYS).any(|number| {
+                Telling.rows(event)[0] == key(number) && self.poisoned.contains(&(number, event.meta.version.0))
+            })
+        };
+        if events.iter().any(is_poisoned) || self.dice.random_range(0..40) == 0 {
             *self.counts.entry("record not readable").or_default() += 1;
             self.gate.unreadable(at, offset, &mut self.entries);
         } else {
@@ -225,8 +313,11 @@ impl World {
 
     fn begin(&mut self) {
         let number = self.any(KEYS);
+        if self.parked.contains(&number) {
+            return;
+        }
         let ticket = self.gate.begin(key(number), partition(number));
-        self.loads.push(Loading { ticket, number, read: None });
+        self.loads.push(Loading { ticket, number, read: None, is_behind: false });
     }
 
     /// The store is read for a load, or a load that has read ends, at last.
@@ -239,13 +330,20 @@ impl World {
         match self.loads[which].read {
             None => {
                 let at = self.stored[usize::from(partition(number).0)];
-                self.loads[which].read = Some((self.fold(number, at), at));
+                let (row, is_whole) = self.row_in_store(number, at);
+                self.loads[which].read = Some((row, at));
+                self.loads[which].is_behind = !is_whole;
             }
             Some(_) => {
-                let Loading { ticket, read, .. } = self.loads.swap_remove(which);
+                let Loading { ticket, read, is_behind, .. } = self.loads.swap_remove(which);
                 let (row, at) = read.expect("it was read");
                 let landed = self.gate.landed(ticket, row, at, &mut self.entries);
-                self.is_true(number, &landed.shown);
+                // Who asked came before it was known to be set aside, and asked for nothing that came after.
+                if is_behind {
+                    self.count("load of a row set aside");
+                } else {
+                    self.is_true(number, &landed.shown);
+                }
                 self.count(if landed.kept { "load kept" } else { "load not kept" });
             }
         }
@@ -257,8 +355,15 @@ impl World {
 
     fn serve(&mut self) {
         let number = self.any(KEYS);
+        if self.parked.contains(&number) {
+            return self.count("refused");
+        }
         let Some(shown) = self.gate.serve(&key(number), &self.entries) else { return self.count("miss") };
         assert!(shown.as_of >= self.gate.seen(partition(number)), "older than the tail");
+        if self.odd.contains(&number) && shown.as_of > self.reached[usize::from(partition(number).0)] {
+            // Nobody is shown what the store is not known to have yet: by then it is known what is set aside.
+            return self.count("too early");
+        }
         self.is_true(number, &shown);
         self.count(if shown.row.is_some() { "hit" } else { "hit of none" });
     }
@@ -277,6 +382,7 @@ impl World {
                     let back = Offset(self.dice.random_range(0..=self.stored[slot].0));
                     self.stored[slot] = back;
                     self.untold.clear();
+                    (self.parked, self.reached) = (self.parked_in_store(), self.stored.clone());
                     for other in 0..PARTITIONS {
                         self.gate.begins(Partition(other), self.stored[usize::from(other)], &mut self.entries);
                     }
@@ -310,6 +416,7 @@ impl World {
             50..=59 => self.begin(),
             60..=79 => self.go_on(),
             80..=81 => self.disturb(),
+            82 => self.cure(),
             _ => self.serve(),
         }
     }
@@ -363,6 +470,10 @@ fn what_is_served_is_the_fold_and_never_older_than_the_tail() {
         "record left out",
         "record not readable",
         "commit left out",
+        "set aside",
+        "set aside no more",
+        "cured",
+        "refused",
     ] {
         assert!(counts.get(what).copied().unwrap_or(0) > 50, "{what} hardly ever happened: {counts:?}");
     }

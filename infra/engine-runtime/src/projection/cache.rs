@@ -189,6 +189,8 @@ impl ReadCache {
     pub fn clear(&self) {
         let inside = &mut *self.inside.lock();
         inside.gate.clear(&mut inside.shelf);
+        // Who comes from now on waits for no load that may have read what was before.
+        inside.flights.clear();
     }
 
     /// A batch is in the store, if it is this node's alone.

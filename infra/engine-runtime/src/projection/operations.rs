@@ -88,7 +88,7 @@ struct Feeding {
 
 impl Feeding {
     fn is_over(&self) -> bool {
-        matches!(self.projection.status(), ProjectionStatus::Stopped | ProjectionStatus::Failed(_))
+        super::is_over(&self.projection.status())
     }
 }
 
@@ -363,6 +363,9 @@ impl<V: View> Operations<V> {
                     Switch::Done(generation) => {
                         // It finds out by itself, and ends.
                         *self.inner.feeding.lock() = None;
+                        // Who is answered is not told any more what was parked before. It is done all the same should
+                        // that take longer than there is time.
+                        let _ = tokio::time::timeout_at(deadline, self.inner.live.tells_of(generation)).await;
                         return Ok(generation);
                     }
                     Switch::Gone => return Err(Denied::Nothing("such")),

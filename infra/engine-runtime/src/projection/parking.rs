@@ -22,8 +22,8 @@ use super::{Dropped, Parked};
 const TRIES_MAX: usize = 20;
 /// Longest wait for whoever feeds the stream to have tried it again.
 const RETRY_WITHIN: Duration = Duration::from_secs(15);
-/// Between two looks whether it has: another node may be the one that tries.
-const LOOK_AGAIN: Duration = Duration::from_millis(20);
+/// Longest wait for news of it before the store is asked all the same: another node may be the one that tries.
+const LOOK_AGAIN: Duration = Duration::from_millis(500);
 
 impl<V: View> Operations<V> {
     /// The streams set aside, dropped ones too, as the store has them.
@@ -36,14 +36,24 @@ impl<V: View> Operations<V> {
     /// Has a stream tried again, also a dropped one; others that are parked are tried with it. How it stands afterwards:
     /// `None` if nothing of it is set aside any more.
     pub async fn retry(&self, stream: &StreamId) -> Result<Option<Parked>, Denied> {
+        let mut news = self.inner.live.parked_news();
         let generation = self.decide(stream, |doc| doc.parked.dropped = None).await?;
         let deadline = Instant::now() + RETRY_WITHIN;
         loop {
             match self.parked_doc(stream).await? {
-                None => return Ok(None),
+                None => {
+                    // So that who is answered is not told here any more that it is set aside. It is done all the same.
+                    let seen = async {
+                        while self.inner.live.is_parked(&stream.tenant, &stream.name) {
+                            drop(news.changed().await);
+                        }
+                    };
+                    let _ = tokio::time::timeout_at(deadline, seen).await;
+                    return Ok(None);
+                }
                 Some((_, doc)) if doc.tried >= generation => return Ok(Some(doc.parked)),
                 Some(_) if Instant::now() >= deadline => return Err(Denied::NotTried),
-                Some(_) => tokio::time::sleep(LOOK_AGAIN).await,
+                Some(_) => drop(tokio::time::timeout(LOOK_AGAIN, news.changed()).await),
             }
         }
     }
@@ -53,15 +63,16 @@ impl<V: View> Operations<V> {
         let decided = dropped.clone();
         self.decide(stream, move |doc| doc.parked.dropped = Some(decided.clone())).await?;
         // So that who is answered sees it here.
-        let deadline = Instant::now() + RETRY_WITHIN;
-        while Instant::now() < deadline {
-            let seen = self.inner.live.parked_as(&stream.tenant, &stream.name);
-            match seen {
-                Some(parked) if parked.dropped.as_ref() == Some(&dropped) => return Ok(parked),
-                _ => tokio::time::sleep(LOOK_AGAIN).await,
+        let mut news = self.inner.live.parked_news();
+        let seen = async {
+            loop {
+                match self.inner.live.parked_as(&stream.tenant, &stream.name) {
+                    Some(parked) if parked.dropped.as_ref() == Some(&dropped) => return parked,
+                    _ => drop(news.changed().await),
+                }
             }
-        }
-        Err(Denied::NotTried)
+        };
+        tokio::time::timeout(RETRY_WITHIN, seen).await.map_err(|_| Denied::NotTried)
     }
 
     /// Writes a decision about a stream. The generation that feeders begin with.

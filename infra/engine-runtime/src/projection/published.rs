@@ -23,6 +23,10 @@ pub(super) struct Published {
     pub(super) watermark: watch::Sender<Vec<Offset>>,
     pub(super) status: watch::Sender<ProjectionStatus>,
     pub(super) parked: RwLock<BTreeMap<StreamId, Parked>>,
+    /// Told whenever somebody says what is parked.
+    pub(super) parked_news: watch::Sender<()>,
+    /// The generation of the store's tables that each worker told from what is parked, by its number.
+    told_of: watch::Sender<BTreeMap<usize, i64>>,
     /// Whether the store was told that little is left to fold, and has done what it keeps for then.
     pub(super) caught_up: watch::Sender<bool>,
     /// Events folded since the start.
@@ -66,6 +70,8 @@ impl Published {
             watermark: watch::channel(vec![Offset(0); usize::from(partitions)]).0,
             status: watch::channel(ProjectionStatus::Running).0,
             parked: RwLock::new(BTreeMap::new()),
+            parked_news: watch::channel(()).0,
+            told_of: watch::channel(BTreeMap::new()).0,
             caught_up: watch::channel(false).0,
             events: AtomicU64::new(0),
             waiting: AtomicUsize::new(0),
@@ -132,6 +138,27 @@ impl Published {
         if !parked.is_empty() {
             info!(projection.parked = parked.len(), "streams are set aside");
         }
+        drop(parked);
+        self.parked_news.send_replace(());
+    }
+
+    /// What a worker told to be parked is from the tables of this generation.
+    pub(super) fn told_of(&self, worker: usize, generation: i64) {
+        self.told_of.send_modify(|told| {
+            told.insert(worker, generation);
+        });
+    }
+
+    /// A worker has nothing to tell of any more.
+    pub(super) fn tells_nothing(&self, worker: usize) {
+        self.told_of.send_if_modified(|told| told.remove(&worker).is_some());
+    }
+
+    /// Waits until what is told to be parked is from the tables of this generation, or of a later one.
+    pub(super) async fn tells_of(&self, generation: i64) {
+        let all = |told: &BTreeMap<usize, i64>| told.values().all(|of| *of >= generation);
+        // The sender is here: it does not go meanwhile.
+        let _ = self.told_of.subscribe().wait_for(all).await;
     }
 
     /// Why a worker waits for the store; `None` if it does not.

@@ -10,6 +10,7 @@ use std::time::Duration;
 use engine::position::{Offset, Partition};
 use engine::read_store::{Progress, StoreFault};
 use engine::view::View;
+use tokio::sync::Notify;
 use tokio::task::JoinSet;
 use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
@@ -47,8 +48,8 @@ pub(super) struct Supervisor<V: View> {
     stop: CancellationToken,
     slots: Vec<Slot>,
     running: JoinSet<(usize, End)>,
-    /// Which change of watched tables the parked streams told of are from.
-    parked_of: Option<u64>,
+    /// Which change of watched tables the parked streams told of are from, and which generation of tables.
+    parked_of: Option<(u64, i64)>,
 }
 
 impl<V: View> Supervisor<V> {
@@ -77,6 +78,10 @@ impl<V: View> Supervisor<V> {
     async fn supervise(&mut self) -> Result<(), ProjectionFault> {
         let mut feeds_end = false;
         let mut progress_ends = false;
+        // A switch by this node is no news to the store that it would tell of.
+        let switched = Arc::new(Notify::new());
+        let waking = switched.clone();
+        let _waker = self.source.store.on_switched(Arc::new(move || waking.notify_one()));
         if !self.bind().await? {
             return Ok(());
         }
@@ -97,6 +102,7 @@ impl<V: View> Supervisor<V> {
                 Some(ended) = self.running.join_next() => self.ended(ended)?,
                 changed = self.sharing.feeds.changed(), if !feeds_end => feeds_end = changed.is_err(),
                 changed = self.sharing.progress.changed(), if !progress_ends => progress_ends = changed.is_err(),
+                () = switched.notified() => {}
                 () = tokio::time::sleep_until(next.unwrap_or_else(Instant::now)), if next.is_some() => {}
             }
         }
@@ -133,7 +139,10 @@ impl<V: View> Supervisor<V> {
                 // Ends after its running commit, and is then started for what is wanted by then.
                 Some(run) if slot.feeds != wanted => run.stop.cancel(),
                 Some(_) => {}
-                None if wanted.is_empty() => slot.feeds.clear(),
+                None if wanted.is_empty() => {
+                    slot.feeds.clear();
+                    self.source.published.tells_nothing(number);
+                }
                 None if Instant::now() < slot.again_at => {
                     look_again = Some(look_again.map_or(slot.again_at, |at| at.min(slot.again_at)));
                 }
@@ -200,7 +209,8 @@ impl<V: View> Supervisor<V> {
         let fed = self.slots.iter().filter(|slot| slot.running.is_some()).flat_map(|slot| slot.feeds.iter().copied());
         let fed = fed.collect::<BTreeSet<_>>();
         // What was parked when it was looked at is at least as new as the progress that made us look.
-        if self.parked_of != Some(progress.watched) {
+        let parked_of = (progress.watched, self.source.store.generation());
+        if self.parked_of != Some(parked_of) {
             // A store that was set back while nothing is written to the log: no batch would find that out.
             let told = published.watermark.borrow().clone();
             let told = |at: Partition| told.get(usize::from(at.0)).copied().unwrap_or(Offset(0));
@@ -229,7 +239,8 @@ impl<V: View> Supervisor<V> {
                 Ok(parked) => {
                     let parked = parked.into_iter().map(|(stream, doc)| (stream, doc.parked)).collect();
                     published.park(|at| !fed.contains(&at), parked);
-                    self.parked_of = Some(progress.watched);
+                    self.parked_of = Some(parked_of);
+                    published.told_of(me, parked_of.1);
                 }
                 Err(StoreFault::Unavailable(why)) => {
                     // Not yet: who waits for these positions waits until it is known what is parked.

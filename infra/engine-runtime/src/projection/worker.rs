@@ -147,6 +147,7 @@ impl<V: View> Worker<V> {
         let switched = readers.on_switched(Arc::new(move || waking.notify_one()));
         let hands = Hands { source, number, partitions, stop, shown: folder.at.clone(), recorded_at: None };
         hands.publish_parked(&folder);
+        hands.source.published.told_of(number, generation);
         hands.publish();
         hands.running();
         let (folder, _wakers, caught_up) = (Some(folder), (waker, switched), false);

@@ -2,10 +2,15 @@
 //! memory there is one connection for both, since a second one would see another database.
 //!
 //! Write-ahead log and `synchronous = NORMAL`: a commit is not synced, so a power cut may take the last ones back, rows
-//! and checkpoint together; the log still has what they were folded from.
+//! and checkpoint together; the log still has what they were folded from. A file that is folded from nothing does without
+//! even that, see `filling`.
 
+mod filling;
+
+use std::io;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use engine::read_store::StoreFault;
@@ -18,7 +23,9 @@ use sqlx::sqlite::{
     SqliteRow, SqliteSynchronous,
 };
 use sqlx::{AssertSqlSafe, Connection, Row as _, SqlSafeStr as _, Sqlite, Transaction};
+use tokio::sync::Mutex;
 
+use self::filling::Mark;
 use super::{Access, Bind, Session, Statement};
 use crate::store::Options;
 
@@ -48,13 +55,26 @@ pub(crate) struct SqliteDatabase {
     reader: SqlitePool,
     /// Its path, for people.
     shown: String,
-    in_memory: bool,
+    /// `None` in memory.
+    path: Option<PathBuf>,
+    /// How the writer connects to a file.
+    connect: Box<SqliteConnectOptions>,
+    /// While it is filled from nothing: then the writer's connection is the only one, as in memory.
+    filling: Mutex<Option<Mark>>,
+    is_filling: AtomicBool,
+    /// Something failed while it was filled, and what a rollback left is to be looked at.
+    is_doubtful: AtomicBool,
 }
 
 impl SqliteDatabase {
     /// Opens the file (`None`: memory), makes it if it is missing, and brings its bookkeeping tables up to date.
     pub(crate) async fn open(path: Option<PathBuf>, options: &Options) -> Result<Self, StoreFault> {
         let shown = path.as_deref().map_or_else(|| "memory".to_owned(), |path| path.display().to_string());
+        if let Some(path) = path.clone()
+            && blocking(move || filling::clear(&path)).await?
+        {
+            tracing::warn!(path = %shown, "the read store was left unfinished: it is folded from the log again");
+        }
         let connect = |cache_kib: u32| {
             let connect = SqliteConnectOptions::new()
                 .create_if_missing(true)
@@ -72,21 +92,87 @@ impl SqliteDatabase {
                 None => connect.filename(":memory:"),
             }
         };
-        let writer = pool(1, options.wait_max).connect_with(connect(options.cache_kib)).await;
+        let writing = connect(options.cache_kib);
+        // One that stays: in memory it is the database.
+        let writer = pool(1, options.wait_max).min_connections(1).connect_with(writing.clone()).await;
         let writer = writer.map_err(|error| fault(error, &shown))?;
         prepare(&writer, &shown).await?;
-        let in_memory = path.is_none();
         let reader = match path {
             None => writer.clone(),
             Some(_) => pool(options.readers, options.wait_max)
                 .connect_lazy_with(connect(options.cache_kib / 2).pragma("query_only", "ON")),
         };
-        Ok(Self { writer, reader, shown, in_memory })
+        let (filling, is_filling, is_doubtful) = (Mutex::new(None), AtomicBool::new(false), AtomicBool::new(false));
+        Ok(Self { writer, reader, shown, path, connect: Box::new(writing), filling, is_filling, is_doubtful })
+    }
+
+    /// From here to [`SqliteDatabase::filled`] what is committed is safe from nothing but a rollback, and a process that
+    /// ends in between begins again. To be called before anybody reads, of a file that nobody else has open.
+    pub(crate) async fn begin_filling(&self) -> Result<(), StoreFault> {
+        let Some(path) = self.path.clone() else { return Ok(()) };
+        let mut filling = self.filling.lock().await;
+        let mark = blocking(move || Mark::set(&path)).await?;
+        let unsafe_yet = SqliteConnectOptions::clone(&self.connect).journal_mode(SqliteJournalMode::Memory);
+        self.writer.set_connect_options(unsafe_yet.synchronous(SqliteSynchronous::Off));
+        *filling = Some(mark);
+        self.is_filling.store(true, Ordering::Release);
+        match self.journal("memory", "OFF").await {
+            Ok(()) => Ok(()),
+            Err(fault) => {
+                tracing::info!(error = %fault, "somebody else has the read store open: it is filled as it is always written");
+                self.write_as_always(&mut filling).await
+            }
+        }
+    }
+
+    /// Makes what it was filled with durable; from here on it is written as always. Nothing to do if it is so already.
+    pub(crate) async fn filled(&self) -> Result<(), StoreFault> {
+        let mut filling = self.filling.lock().await;
+        if filling.is_none() {
+            return Ok(());
+        }
+        if self.is_doubtful.load(Ordering::Acquire) {
+            let found = sqlx::query_scalar::<_, String>("PRAGMA quick_check(1)").fetch_one(&self.writer).await;
+            let found = found.map_err(|error| fault(error, &self.shown))?;
+            if found != "ok" {
+                return Err(damaged(&self.shown, &found));
+            }
+        }
+        self.write_as_always(&mut filling).await
+    }
+
+    async fn write_as_always(&self, filling: &mut Option<Mark>) -> Result<(), StoreFault> {
+        // FULL: the change of mode is a transaction of the old kind, and with it all before is synced.
+        self.journal("wal", "FULL").await?;
+        self.writer.set_connect_options(SqliteConnectOptions::clone(&self.connect));
+        let normal = sqlx::query("PRAGMA synchronous = NORMAL").execute(&self.writer).await;
+        normal.map_err(|error| fault(error, &self.shown))?;
+        if let Some(mark) = filling.take() {
+            // Should the mark stay, the file is folded once more.
+            blocking(move || mark.lift()).await?;
+        }
+        self.is_filling.store(false, Ordering::Release);
+        Ok(())
+    }
+
+    /// Changes how the writing connection keeps its transactions and how it syncs.
+    async fn journal(&self, mode: &str, synchronous: &str) -> Result<(), StoreFault> {
+        let failed = |error| fault(error, &self.shown);
+        let mut connection = self.writer.acquire().await.map_err(failed)?;
+        let text = AssertSqlSafe(format!("PRAGMA synchronous = {synchronous}"));
+        sqlx::query(text).execute(&mut *connection).await.map_err(failed)?;
+        let text = AssertSqlSafe(format!("PRAGMA journal_mode = {mode}"));
+        let is = sqlx::query_scalar::<_, String>(text).fetch_one(&mut *connection).await.map_err(failed)?;
+        if is == mode {
+            return Ok(());
+        }
+        let why = format!("{}: its journal is to be {mode} and stays {is}: is it open elsewhere?", self.shown);
+        Err(StoreFault::Unavailable(why.into()))
     }
 
     /// How many read at once; none in memory, where readers wait for the writer's connection.
     pub(crate) fn readers(&self, options: &Options) -> Option<u32> {
-        (!self.in_memory).then_some(options.readers)
+        self.path.is_some().then_some(options.readers)
     }
 
     /// The tables that exist.
@@ -96,14 +182,15 @@ impl SqliteDatabase {
 
     /// Begins.
     pub(crate) async fn begin(&self, access: Access) -> Result<SqliteSession<'_>, StoreFault> {
+        let reader = if self.is_filling.load(Ordering::Acquire) { &self.writer } else { &self.reader };
         let connection = match access {
-            Access::Read => self.reader.acquire().await.map(Open::Connection),
-            Access::Snapshot => self.reader.begin().await.map(Open::Transaction),
+            Access::Read => reader.acquire().await.map(Open::Connection),
+            Access::Snapshot => reader.begin().await.map(Open::Transaction),
             // IMMEDIATE: a transaction that reads first and writes later is refused if another wrote in between.
             Access::Write => self.writer.begin_with("BEGIN IMMEDIATE").await.map(Open::Transaction),
         };
         let connection = connection.map_err(|error| fault(error, &self.shown))?;
-        Ok(SqliteSession { connection, shown: &self.shown })
+        Ok(SqliteSession { connection, database: self })
     }
 
     /// Whether what the writing connection sorts may lie in files: the rows of a whole table do not fit in memory. Not
@@ -114,8 +201,17 @@ impl SqliteDatabase {
         done.map(|_| ()).map_err(|error| fault(error, &self.shown))
     }
 
+    /// What it means for whoever asked that a transaction failed.
+    fn failed(&self, error: sqlx::Error) -> StoreFault {
+        self.is_doubtful.store(true, Ordering::Release);
+        fault(error, &self.shown)
+    }
+
     /// Waits for what is under way, then moves the write-ahead log into the file and lets go of it.
     pub(crate) async fn close(&self) {
+        if let Err(error) = self.filled().await {
+            tracing::warn!(%error, "the read store is left unfinished, and will be folded from the log again");
+        }
         self.reader.close().await;
         self.writer.close().await;
     }
@@ -124,7 +220,7 @@ impl SqliteDatabase {
 /// A transaction, or the connection alone.
 pub(crate) struct SqliteSession<'a> {
     connection: Open,
-    shown: &'a str,
+    database: &'a SqliteDatabase,
 }
 
 enum Open {
@@ -144,7 +240,7 @@ impl Open {
 impl Session for SqliteSession<'_> {
     async fn execute(&mut self, statement: Statement) -> Result<u64, StoreFault> {
         let done = query(statement).execute(self.connection.get()).await;
-        Ok(done.map_err(|error| fault(error, self.shown))?.rows_affected())
+        Ok(done.map_err(|error| self.database.failed(error))?.rows_affected())
     }
 
     async fn copy(&mut self, _: Arc<str>, _: impl Iterator<Item = Vec<u8>> + Send) -> Result<(), StoreFault> {
@@ -152,22 +248,21 @@ impl Session for SqliteSession<'_> {
     }
 
     async fn fetch(&mut self, statement: Statement, kinds: &[ColumnKind]) -> Result<Vec<Vec<Value>>, StoreFault> {
-        let rows = query(statement).fetch_all(self.connection.get()).await.map_err(|error| fault(error, self.shown))?;
-        rows.iter().map(|row| cells(row, kinds)).collect::<Result<_, _>>().map_err(|error| fault(error, self.shown))
+        let rows =
+            query(statement).fetch_all(self.connection.get()).await.map_err(|error| self.database.failed(error))?;
+        rows.iter().map(|row| cells(row, kinds)).collect::<Result<_, _>>().map_err(|error| self.database.failed(error))
     }
 
     async fn commit(self) -> Result<(), StoreFault> {
-        match self.connection {
-            Open::Connection(_) => Ok(()),
-            Open::Transaction(transaction) => transaction.commit().await.map_err(|error| fault(error, self.shown)),
-        }
+        let Self { connection, database } = self;
+        let Open::Transaction(transaction) = connection else { return Ok(()) };
+        transaction.commit().await.map_err(|error| database.failed(error))
     }
 
     async fn rollback(self) -> Result<(), StoreFault> {
-        match self.connection {
-            Open::Connection(_) => Ok(()),
-            Open::Transaction(transaction) => transaction.rollback().await.map_err(|error| fault(error, self.shown)),
-        }
+        let Self { connection, database } = self;
+        let Open::Transaction(transaction) = connection else { return Ok(()) };
+        transaction.rollback().await.map_err(|error| database.failed(error))
     }
 }
 
@@ -196,7 +291,6 @@ fn cells(row: &SqliteRow, kinds: &[ColumnKind]) -> Result<Vec<Value>, sqlx::Erro
 fn pool(connections_max: u32, wait_max: Duration) -> SqlitePoolOptions {
     SqlitePoolOptions::new()
         .max_connections(connections_max)
-        .min_connections(u32::from(connections_max == 1))
         .acquire_timeout(wait_max)
         // A file does not hang up, and a connection in memory is the database.
         .idle_timeout(None)
@@ -257,9 +351,7 @@ async fn prepare(pool: &SqlitePool, shown: &str) -> Result<(), StoreFault> {
 /// What an error means for whoever asked. The message of a damaged store says what to do about it, since nothing in it
 /// is lost that the log does not have.
 fn fault(error: sqlx::Error, shown: &str) -> StoreFault {
-    let damaged = |why: &str| {
-        StoreFault::Damaged(format!("{shown}: {why}; it can be deleted, and is then folded anew from the log"))
-    };
+    let damaged = |why: &str| damaged(shown, why);
     match &error {
         sqlx::Error::Database(database) => {
             let code = database.code().and_then(|code| code.parse::<u32>().ok()).unwrap_or_default();
@@ -278,6 +370,18 @@ fn fault(error: sqlx::Error, shown: &str) -> StoreFault {
         | sqlx::Error::ColumnNotFound(_)
         | sqlx::Error::ColumnIndexOutOfBounds { .. } => damaged(&error.to_string()),
         _ => StoreFault::Unavailable(Box::new(error)),
+    }
+}
+
+fn damaged(shown: &str, why: &str) -> StoreFault {
+    StoreFault::Damaged(format!("{shown}: {why}; it can be deleted, and is then folded anew from the log"))
+}
+
+/// Waits for files where that holds up nobody.
+async fn blocking<T: Send + 'static>(work: impl FnOnce() -> io::Result<T> + Send + 'static) -> Result<T, StoreFault> {
+    match tokio::task::spawn_blocking(work).await {
+        Ok(done) => done.map_err(|error| StoreFault::Unavailable(Box::new(error))),
+        Err(cut) => Err(StoreFault::Unavailable(Box::new(cut))),
     }
 }
 
@@ -317,6 +421,32 @@ mod tests {
             let mut session = database.begin(Access::Write).await.unwrap();
             assert_eq!(filled(&mut session, 0).await.unwrap(), 1);
             session.commit().await.unwrap();
+        }
+    }
+
+    #[tokio::test]
+    async fn what_failed_while_a_file_was_filled_is_looked_at_before_it_is_trusted() {
+        for is_torn in [false, true] {
+            let directory = tempfile::tempdir().unwrap();
+            let path = directory.path().join("a");
+            let options = Options { cache_kib: 64, ..Options::default() };
+            let database = SqliteDatabase::open(Some(path.clone()), &options).await.unwrap();
+            database.begin_filling().await.unwrap();
+            let mut session = database.begin(Access::Write).await.unwrap();
+            filled(&mut session, 3_000_000).await.unwrap();
+            session.commit().await.unwrap();
+            pages(&database, 800).await;
+            let mut session = database.begin(Access::Write).await.unwrap();
+            assert!(filled(&mut session, 10_000_000).await.is_err());
+            let _ = session.rollback().await;
+            if is_torn {
+                let whole = std::fs::metadata(&path).unwrap().len();
+                let file = std::fs::File::options().write(true).open(&path).unwrap();
+                std::os::unix::fs::FileExt::write_all_at(&file, &vec![0xa5; 1_000_000], whole - 1_000_000).unwrap();
+            }
+            let done = database.filled().await;
+            assert_eq!(matches!(done, Err(StoreFault::Damaged(_))), is_torn, "{done:?}");
+            assert_eq!(directory.path().join("a-filling").exists(), is_torn);
         }
     }
 

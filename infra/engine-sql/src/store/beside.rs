@@ -32,6 +32,19 @@ impl SqlReadStore {
         .await
     }
 
+    /// What is in use has caught up: SQLite writes as always from now on. Before there are indexes, so that readers do not
+    /// have to take turns while those are made.
+    pub(super) async fn filled(&self) -> Result<(), StoreFault> {
+        let Database::Sqlite(_) = &self.inner.database else { return Ok(()) };
+        self.change(|inner| async move {
+            match &inner.database {
+                Database::Sqlite(sqlite) => sqlite.filled().await,
+                Database::Postgres(_) => Ok(()),
+            }
+        })
+        .await
+    }
+
     /// Makes the indexes of what is meant, unless they are there.
     pub(super) async fn index(&self, pin: Pin) -> Result<(), StoreFault> {
         let indexed = self

@@ -16,6 +16,11 @@ pub struct Options {
     pub readers: u32,
     /// SQLite: pages the writing connection caches, in KiB; a reading one caches half as many.
     pub cache_kib: u32,
+    /// SQLite: nobody else opens the file. If nothing has been folded into it yet, it is filled without a write-ahead log
+    /// and without syncing, until it has caught up with the log; readers take turns with the writer until then. A process
+    /// that dies meanwhile leaves a mark, and whoever opens the file next throws it away and begins again. If somebody has
+    /// the file open all the same, it is written as always.
+    pub alone: bool,
     /// How long an operation waits for its turn before it is `Unavailable`; in PostgreSQL 2 s at most for one that reads.
     pub wait_max: Duration,
     /// PostgreSQL: transactions that write at once, 1 or more; one more connection keeps leases.
@@ -44,6 +49,7 @@ impl Default for Options {
             indexes: &[],
             readers: 4,
             cache_kib: 4 * 1024,
+            alone: false,
             wait_max: Duration::from_secs(10),
             writers: 4,
             read_max: Duration::from_secs(3),

@@ -4,6 +4,7 @@
 #![allow(clippy::unwrap_used, reason = "a test that cannot go on has failed")]
 
 mod copying;
+mod filling;
 mod kit;
 mod postgres;
 mod rebuilding;

@@ -3,12 +3,12 @@
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::time::{Duration, Instant};
+use std::time::Instant;
 
 use engine::event::Recorded;
-use engine::position::Positions;
+use engine::position::{Offset, Positions};
 use engine::read_store::{Beside, Origin, ReadStore, SideBySide, StoreFault, Switch};
-use engine::stream::{StreamId, StreamName, Tenant};
+use engine::stream::{StreamId, StreamName, Tenant, partition_of};
 use engine::view::{Row, RowKey, Table, View};
 use engine_runtime::projection::{
     BesideWord, CheckState, Denied, Dropped, Operations, OperationsParts, PARKED_TABLE, Projection, ProjectionOptions,
@@ -105,7 +105,7 @@ impl Scene {
                 other => panic!("{other:?}: {beside:?}"),
             }
             assert!(began.elapsed() < LONG, "{beside:?}");
-            tokio::time::sleep(Duration::from_millis(5)).await;
+            tokio::task::yield_now().await;
         }
     }
 
@@ -118,8 +118,23 @@ impl Scene {
                 return state;
             }
             assert!(began.elapsed() < LONG, "{state:?}");
-            tokio::time::sleep(Duration::from_millis(5)).await;
+            tokio::task::yield_now().await;
         }
+    }
+
+    /// A jar's row as readers have it, at hand or loaded: how much is in it.
+    async fn shown(&self, name: &str) -> i64 {
+        let (key, store) = (RowKey { table: "orders", key: jar(name).name.to_string() }, self.store.clone());
+        let partition = partition_of(&Tenant::default(), &jar(name).name, PARTITIONS);
+        let load = || {
+            let (store, key) = (store.clone(), key.clone());
+            async move {
+                let mut read = store.load_with_checkpoints(vec![key.clone()]).await?;
+                Ok((read.found.remove(&key), read.checkpoints))
+            }
+        };
+        let found = self.live.cache().find(&key, partition, Offset(0), load).await.unwrap();
+        found.row.as_ref().unwrap().doc.value()["total"].as_i64().unwrap()
     }
 
     async fn standing(&self) -> (i64, Option<Origin>) {
@@ -263,6 +278,8 @@ async fn what_is_parked_is_listed_tried_again_and_dropped() {
         assert!(matches!(scene.operations.retry(&jar("0")).await, Err(Denied::NotParked)));
         let still = scene.operations.retry(&jar("3")).await.unwrap().unwrap();
         assert_eq!((still.version.0, still.waiting), (3, 2));
+        // Its row is kept at hand as any other; that it is set aside is asked before it is shown.
+        assert_eq!([scene.shown("3").await, scene.shown("4").await], [2, 2]);
 
         let dropped = Dropped { at: engine::time::Timestamp(5), by: Some("ada".into()), why: Some("why".into()) };
         let parked = scene.operations.drop_parked(&jar("4"), dropped.clone()).await.unwrap();
@@ -272,6 +289,10 @@ async fn what_is_parked_is_listed_tried_again_and_dropped() {
         // Or it was tried already: whoever feeds it may only now have begun anew for the other one's sake.
         let retried = scene.operations.retry(&jar("3")).await;
         assert!(matches!(retried, Ok(None) | Err(Denied::NotParked)), "{retried:?}");
+        while scene.live.is_parked(&Tenant::default(), &jar("3").name) {
+            tokio::task::yield_now().await;
+        }
+        assert_eq!([scene.shown("3").await, scene.shown("4").await], [16, 2], "what was at hand is gone");
         scene.shop.put("4", 1);
         scene.shop.put("3", 1);
         scene.caught_up(&scene.shop.all()).await;
@@ -290,6 +311,17 @@ async fn what_is_parked_is_listed_tried_again_and_dropped() {
         scene.caught_up(&scene.shop.all()).await;
         assert_eq!(scene.operations.parked().await.unwrap(), []);
         scene.shop.check(&scene.store).await;
+
+        // Who is told that rebuilt rows are in use is not told any more what was set aside before.
+        scene.view.0.store(false, Ordering::SeqCst);
+        scene.caught_up(&Positions::from(scene.shop.put("2", 13))).await;
+        assert!(scene.live.is_parked(&Tenant::default(), &jar("2").name));
+        scene.view.0.store(true, Ordering::SeqCst);
+        assert!(scene.operations.discard().await.unwrap());
+        scene.rebuilt().await;
+        scene.operations.switch(LONG).await.unwrap();
+        assert_eq!(scene.live.parked(), []);
+        assert_eq!(scene.shown("2").await, 15);
         scene.live.stop().await;
     }
 }
