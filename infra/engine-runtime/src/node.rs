@@ -140,7 +140,7 @@ impl<R: Reactor> Node<R> {
             cache: StateCache::new(parts.options.cache_bytes),
             loader: Loader::new(),
             saver: Saver::new(),
-            errands: Errands::new(partitions, parts.options.errands_max),
+            errands: Errands::new(partitions, &parts.options),
             timers: Timers::new(partitions),
             status: watch::channel(vec![PartitionStatus::Claiming; usize::from(partitions)]).0,
             _waker: waker,
