@@ -279,6 +279,7 @@ pub(crate) struct LimitsConfig {
     pub(crate) commands_waiting: usize,
     pub(crate) errands: usize,
     pub(crate) sagas_open: usize,
+    pub(crate) history_reads: usize,
     pub(crate) forwards: usize,
     pub(crate) state_cache_mib: u64,
 }
@@ -288,11 +289,12 @@ impl Default for LimitsConfig {
         Self {
             connections: 4_096,
             connections_per_address: 1_024,
-            commands_at_once: 512,
-            reads_at_once: 512,
+            commands_at_once: 256,
+            reads_at_once: 256,
             commands_waiting: 1_024,
             errands: 1_024,
             sagas_open: 2_048,
+            history_reads: 16,
             forwards: 1_024,
             state_cache_mib: 8,
         }
