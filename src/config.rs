@@ -250,6 +250,7 @@ pub(crate) struct TimeoutsConfig {
     pub(crate) idle_ms: u64,
     pub(crate) turn_ms: u64,
     pub(crate) queue_ms: u64,
+    pub(crate) steps_late_ms: u64,
 }
 
 impl Default for TimeoutsConfig {
@@ -263,6 +264,7 @@ impl Default for TimeoutsConfig {
             idle_ms: 60_000,
             turn_ms: 500,
             queue_ms: 1_000,
+            steps_late_ms: 500,
         }
     }
 }
@@ -276,6 +278,8 @@ pub(crate) struct LimitsConfig {
     pub(crate) reads_at_once: usize,
     pub(crate) commands_waiting: usize,
     pub(crate) errands: usize,
+    pub(crate) sagas_open: usize,
+    pub(crate) history_reads: usize,
     pub(crate) forwards: usize,
     pub(crate) state_cache_mib: u64,
 }
@@ -285,10 +289,12 @@ impl Default for LimitsConfig {
         Self {
             connections: 4_096,
             connections_per_address: 1_024,
-            commands_at_once: 512,
-            reads_at_once: 512,
+            commands_at_once: 256,
+            reads_at_once: 256,
             commands_waiting: 1_024,
             errands: 1_024,
+            sagas_open: 2_048,
+            history_reads: 16,
             forwards: 1_024,
             state_cache_mib: 8,
         }

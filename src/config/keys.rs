@@ -148,6 +148,11 @@ pub(crate) const KEYS: &[Key] = &[
         Kind::Whole(10, 30_000),
         "Longest wait of a command before its partition; then it is told to retry.",
     ),
+    key(
+        "timeouts.steps_late_ms",
+        Kind::Whole(10, 60_000),
+        "How late saga steps may be before checkouts and payments that would add more are told to retry.",
+    ),
     key("limits.connections", Kind::Whole(1, 65_536), "Most HTTP connections in all."),
     key("limits.connections_per_address", Kind::Whole(1, 65_536), "Most of one address; loopback is exempt."),
     key("limits.commands_at_once", Kind::Whole(16, 65_536), "Commands worked on at once; more wait for their turn."),
@@ -158,6 +163,12 @@ pub(crate) const KEYS: &[Key] = &[
         "Commands waiting before one partition; more are told to retry.",
     ),
     key("limits.errands", Kind::Whole(1, 65_536), "Saga steps and gateway calls under way at once."),
+    key(
+        "limits.sagas_open",
+        Kind::Whole(1, 1_000_000),
+        "Sagas and payments of one partition that owe something; what would begin more is told to retry.",
+    ),
+    key("limits.history_reads", Kind::Whole(1, 1_024), "Reads of history at once; more wait for their turn."),
     key(
         "limits.forwards",
         Kind::Whole(16, 1_024),

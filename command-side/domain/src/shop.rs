@@ -138,6 +138,16 @@ impl Decider for Shop {
         }
     }
 
+    fn begins(&self, command: &ShopCommand) -> bool {
+        // A payment of a checkout is begun by a step of it; this one is asked for by itself.
+        matches!(
+            command,
+            ShopCommand::PlaceOrder { payment: Some(_), .. }
+                | ShopCommand::StartCheckout { .. }
+                | ShopCommand::AuthorizePayment { .. }
+        )
+    }
+
     fn decide(&self, states: &States<'_, ShopState>, command: &ShopCommand, context: &Context) -> Decision<ShopEvent> {
         let addressed = states.at(0);
         let order = || addressed.and_then(ShopState::order);

@@ -43,6 +43,11 @@ impl RequestContext {
     pub async fn scope<F: Future>(self, future: F) -> F::Output {
         CURRENT.scope(self, future).await
     }
+
+    /// Runs `work` with this as its [`current`] context.
+    pub fn sync_scope<T>(self, work: impl FnOnce() -> T) -> T {
+        CURRENT.sync_scope(self, work)
+    }
 }
 
 /// The context of the request that this task answers; `None` outside of one.

@@ -17,14 +17,14 @@ use std::time::Duration;
 
 use axum::body::Body;
 use axum::response::Response;
-use http::header::CONTENT_LENGTH;
-use http::{Method, Request};
+use http::header::{CONTENT_LENGTH, EXPECT};
+use http::{HeaderMap, Method, Request};
 use hyper::body::{Body as _, Incoming};
 use hyper::server::conn::http1;
 use hyper::service::service_fn;
 use hyper_util::rt::TokioIo;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
-use tokio::net::{TcpListener, TcpStream};
+use tokio::net::{TcpListener, TcpSocket, TcpStream};
 use tokio::sync::Semaphore;
 use tokio::time::{Instant, sleep, sleep_until, timeout};
 use tokio_util::sync::CancellationToken;
@@ -85,6 +85,8 @@ const DRAIN_IDLE_GRACE: Duration = Duration::from_millis(250);
 /// Most newcomers without a place who are told so at a time, and how long that may take; further ones are just closed.
 const TURNED_AWAY_MAX: usize = 256;
 const TURNED_AWAY_TIME_MAX: Duration = Duration::from_secs(1);
+/// Newcomers that wait to be accepted, at least.
+const BACKLOG_MIN: u32 = 1_024;
 /// First and longest pause after `accept` failed for want of file descriptors or memory.
 const ACCEPT_PAUSE: (Duration, Duration) = (Duration::from_millis(10), Duration::from_secs(1));
 
@@ -133,7 +135,7 @@ impl Server {
             return Err(BindError::NotLoopback(address));
         }
         let failed = |source| BindError::Io { address, source };
-        let listener = TcpListener::bind(address).await.map_err(failed)?;
+        let listener = listen(address, limits.connections_max).map_err(failed)?;
         let address = listener.local_addr().map_err(failed)?;
         Ok(Self { listener, address, limits })
     }
@@ -193,6 +195,16 @@ impl Server {
             tasks.wait().await;
         }
     }
+}
+
+/// Listens with room for as many newcomers as there may be connections, as far as the system lets it: one that finds none
+/// would hear nothing and ask again after a second.
+fn listen(address: SocketAddr, connections_max: usize) -> io::Result<TcpListener> {
+    let socket = if address.is_ipv4() { TcpSocket::new_v4() } else { TcpSocket::new_v6() }?;
+    // Else an address that was just given up could not be had again.
+    socket.set_reuseaddr(true)?;
+    socket.bind(address)?;
+    socket.listen(u32::try_from(connections_max).unwrap_or(u32::MAX).max(BACKLOG_MIN).min(i32::MAX as u32))
 }
 
 fn is_of_one_connection(error: &io::Error) -> bool {
@@ -297,6 +309,8 @@ impl Connection {
 /// An answer in the making. That of a request that has come whole, or says how long it is, and may change something is
 /// made to its end although nobody waits for it any more: hyper drops what is under way the moment a client hangs up.
 enum Finished {
+    /// Made already; what is left is the rest of the request, if it is to be heard out.
+    Refused(Option<Response<Body>>, Option<Incoming>),
     /// Nothing is lost if nobody waits.
     Read(Answer),
     /// Goes on by itself if dropped before its end, unless it still waits for its turn: that is what the flag is for.
@@ -307,6 +321,12 @@ type Answer = Pin<Box<dyn Future<Output = Response<Body>> + Send>>;
 
 impl Finished {
     fn of(app: App, request: Request<Incoming>) -> Self {
+        if let Some(response) = app.too_much(&request) {
+            let (parts, body) = request.into_parts();
+            // Who waits to be asked for its body is not asked.
+            let body = (!parts.headers.contains_key(EXPECT)).then_some(body);
+            return Self::Refused(Some(response), body);
+        }
         let reads = matches!(*request.method(), Method::GET | Method::HEAD | Method::OPTIONS);
         // Of a chunked body that breaks off nobody could tell that it did.
         let whole = request.headers().contains_key(CONTENT_LENGTH) || request.body().is_end_stream();
@@ -323,7 +343,24 @@ impl Future for Finished {
     type Output = Response<Body>;
 
     fn poll(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<Self::Output> {
+        if let Self::Refused(response, body) = &mut *self {
+            // Nearly always all of it has come with the head.
+            while let Some(coming) = body {
+                match Pin::new(coming).poll_frame(context) {
+                    Poll::Ready(Some(Ok(_))) => {}
+                    Poll::Ready(_) => *body = None,
+                    Poll::Pending => break,
+                }
+            }
+            let Some(response) = response.take() else { return Poll::Pending };
+            let Some(body) = body.take() else { return Poll::Ready(response) };
+            *self = Self::Read(Box::pin(async move {
+                crate::body::drain(&HeaderMap::new(), &mut Body::new(body)).await;
+                response
+            }));
+        }
         match &mut *self {
+            Self::Refused(..) => Poll::Pending,
             Self::Read(answer) => answer.as_mut().poll(context),
             Self::Command(command, _) => {
                 let Some(answer) = command else { return Poll::Pending };

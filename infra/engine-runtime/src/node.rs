@@ -123,7 +123,7 @@ impl<R: Reactor> Node<R> {
             ends.push((knocking, told));
         }
         let shared = Arc::new(Shared {
-            history: History::new(parts.log.clone(), parts.store.clone()),
+            history: History::new(parts.log.clone(), parts.store.clone(), parts.options.history_reads_max),
             log: parts.log,
             genesis: parts.genesis,
             store: parts.store,
@@ -140,7 +140,7 @@ impl<R: Reactor> Node<R> {
             cache: StateCache::new(parts.options.cache_bytes),
             loader: Loader::new(),
             saver: Saver::new(),
-            errands: Errands::new(partitions, parts.options.errands_max),
+            errands: Errands::new(partitions, &parts.options),
             timers: Timers::new(partitions),
             status: watch::channel(vec![PartitionStatus::Claiming; usize::from(partitions)]).0,
             _waker: waker,

@@ -34,6 +34,12 @@ pub trait Decider: Send + Sync + 'static {
         false
     }
 
+    /// Whether the command begins what then goes on by itself and owes things, such as a saga. While too much of that is
+    /// going on already, more of it is not begun; all other commands are decided, or what was begun could not end.
+    fn begins(&self, _command: &Self::Command) -> bool {
+        false
+    }
+
     /// What happens. Must not look at anything but its arguments.
     fn decide(
         &self,

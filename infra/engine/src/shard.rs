@@ -65,6 +65,9 @@ pub enum Input<D: Decider> {
     Saved(Offset),
     /// The state store no longer remembers ids from before this time.
     Forgotten(Timestamp),
+    /// Whether too much is going on already: then what would begin more ([`Decider::begins`]) is answered `Overloaded`
+    /// and not recorded, until this is taken back. Ids that are known are answered all the same.
+    Crowded(bool),
     /// Somebody else may have written to the partition, perhaps a claim: find out by a barrier, unless what is in flight
     /// will tell. A shard that has nothing to write learns only by this that its term is over.
     Probe,

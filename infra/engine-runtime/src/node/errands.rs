@@ -18,6 +18,7 @@ use tokio::sync::{Notify, OwnedSemaphorePermit, Semaphore};
 use tokio::time::Instant;
 use tracing::{debug, error, warn};
 
+use super::NodeOptions;
 use super::shared::{Shared, blocking};
 
 /// First wait between tries of an errand; doubles from try to try.
@@ -35,6 +36,8 @@ pub(crate) struct Errands<R: Reactor> {
     line: Mutex<Line>,
     woken: Notify,
     pub(crate) permits: Arc<Semaphore>,
+    open_max: usize,
+    late_max: Duration,
     in_flight: Gauge,
 }
 
@@ -57,7 +60,8 @@ struct Open<R: Reactor> {
 /// Errands to be tried now, and later.
 #[derive(Default)]
 struct Line {
-    ready: VecDeque<Key>,
+    /// Each since when it has been due.
+    ready: VecDeque<(Instant, Key)>,
     later: BTreeMap<(Instant, u64), Key>,
     numbered: u64,
 }
@@ -88,13 +92,15 @@ enum Tried {
 }
 
 impl<R: Reactor> Errands<R> {
-    pub(crate) fn new(partitions: u16, errands_max: usize) -> Self {
+    pub(crate) fn new(partitions: u16, options: &NodeOptions) -> Self {
         let desk = || Mutex::new(Desk { open: BTreeMap::new(), tries: BTreeMap::new() });
         Self {
             desks: (0..partitions).map(|_| desk()).collect(),
             line: Mutex::new(Line::default()),
             woken: Notify::new(),
-            permits: Arc::new(Semaphore::new(errands_max)),
+            permits: Arc::new(Semaphore::new(options.errands_max)),
+            open_max: options.open_max,
+            late_max: options.late_max,
             in_flight: gauge!("docket_errands_in_flight"),
         }
     }
@@ -129,7 +135,8 @@ impl<R: Reactor> Errands<R> {
             desk.open.insert(stream, Open { version, state, provenance, pending });
         }
         if !new.is_empty() {
-            self.line.lock().ready.extend(new);
+            let now = Instant::now();
+            self.line.lock().ready.extend(new.into_iter().map(|key| (now, key)));
             self.woken.notify_one();
         }
     }
@@ -138,6 +145,22 @@ impl<R: Reactor> Errands<R> {
     pub(crate) fn waiting(&self) -> (usize, usize) {
         let line = self.line.lock();
         (line.ready.len(), line.later.len())
+    }
+
+    /// How many streams owe something, of each partition.
+    pub(crate) fn open(&self) -> impl Iterator<Item = usize> + '_ {
+        self.desks.iter().map(|desk| desk.lock().open.len())
+    }
+
+    /// How long the one that is next in line has been waiting; zero where none waits.
+    pub(crate) fn late(&self) -> Duration {
+        self.line.lock().ready.front().map_or(Duration::ZERO, |(since, _)| since.elapsed())
+    }
+
+    /// Whether nothing more is to be begun in the partition: so much is owed there that it fills memory, or what is owed,
+    /// there or anywhere on this node, is late, and whatever is begun would make all of it later. What is owed goes on.
+    pub(crate) fn is_crowded(&self, partition: Partition) -> bool {
+        self.desk(partition).lock().open.len() >= self.open_max || self.late() > self.late_max
     }
 
     /// Nothing is owed here any more: the partition is not led.
@@ -196,10 +219,10 @@ impl<R: Reactor> Errands<R> {
             if entry.key().0 > now {
                 break;
             }
-            let key = entry.remove();
-            line.ready.push_back(key);
+            let (since, key) = (entry.key().0, entry.remove());
+            line.ready.push_back((since, key));
         }
-        line.ready.pop_front().ok_or_else(|| line.later.first_key_value().map(|((at, _), _)| *at))
+        line.ready.pop_front().map(|(_, key)| key).ok_or_else(|| line.later.first_key_value().map(|((at, _), _)| *at))
     }
 }
 

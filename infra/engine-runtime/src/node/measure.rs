@@ -20,12 +20,18 @@ impl<R: Reactor> Node<R> {
         let (ready, later) = shared.errands.waiting();
         gauge!("docket_errands_waiting", "when" => "now").set(ready as f64);
         gauge!("docket_errands_waiting", "when" => "later").set(later as f64);
+        let (open, most) = shared.errands.open().fold((0, 0), |(all, most), one| (all + one, most.max(one)));
+        gauge!("docket_sagas_open").set(open as f64);
+        gauge!("docket_sagas_open_fullest").set(most as f64);
+        gauge!("docket_errands_late_seconds").set(shared.errands.late().as_secs_f64());
         let forwards = shared.options.forwards_max.saturating_sub(shared.forwards.available_permits());
         gauge!("docket_forwards_under_way").set(forwards as f64);
         gauge!("docket_history_reads").set(shared.history.reading() as f64);
         shared.cache.measure();
         // What has not happened yet is told as 0, so that it can be watched.
-        for rare in ["docket_commands_turned_away_total", "docket_index_waits_in_vain_total"] {
+        for rare in
+            ["docket_commands_turned_away_total", "docket_sagas_turned_away_total", "docket_index_waits_in_vain_total"]
+        {
             counter!(rare).increment(0);
         }
     }

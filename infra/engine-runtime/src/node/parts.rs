@@ -62,8 +62,18 @@ pub struct NodeOptions {
     pub loader_threads: usize,
     /// Errands under way at once; the rest wait in order.
     pub errands_max: usize,
+    /// Streams of one partition that may owe something before nothing more is begun there
+    /// ([`engine::decider::Decider::begins`]); what is on its way to the log by then comes on top. 2,048: a hundred MB at
+    /// most for twelve partitions, and more than a healthy node ever has.
+    pub open_max: usize,
+    /// How late errands may be before nothing more is begun on this node. 0.5 s: a saga of eight steps then ends within
+    /// a few seconds, however much is asked for and however slow the machine.
+    pub late_max: Duration,
     /// Longest wait for an outside call, after which it counts as unreachable.
     pub call_wait: Duration,
+    /// Reads of history at once; more wait for their turn. 16: a laptop's disk gains nothing beyond, and they share the
+    /// blocking threads with the rest of the process.
+    pub history_reads_max: usize,
     /// Partitions folded at once at the start.
     pub catch_ups_max: usize,
     /// Commands and questions on their way to other nodes at once. 4,096: what one shard may have under way.
@@ -80,7 +90,10 @@ impl Default for NodeOptions {
             cache_bytes: 8 << 20,
             loader_threads: 2,
             errands_max: 1_024,
+            open_max: 2_048,
+            late_max: Duration::from_millis(500),
             call_wait: Duration::from_secs(30),
+            history_reads_max: 16,
             catch_ups_max: 4,
             forwards_max: 4_096,
         }

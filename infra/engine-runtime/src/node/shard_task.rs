@@ -88,6 +88,8 @@ pub(crate) struct ShardTask<R: Reactor> {
     started: Option<oneshot::Sender<Result<(), StartFault>>>,
     led_since: Option<Instant>,
     campaign: following::Campaign,
+    /// As the shard has been told.
+    crowded: bool,
     told: Told,
 }
 
@@ -119,6 +121,7 @@ impl<R: Reactor> ShardTask<R> {
             started: Some(started),
             led_since: None,
             campaign: following::Campaign::new(),
+            crowded: false,
             told: Told::new(),
             shared,
         }
@@ -450,6 +453,11 @@ impl<R: Reactor> ShardTask<R> {
                     tokio::task::yield_now().await;
                     while knocks.len() < KNOCKS_MAX && let Ok(knock) = self.knocks.try_recv() {
                         knocks.push(knock);
+                    }
+                    let crowded = self.shared.errands.is_crowded(self.partition);
+                    if crowded != self.crowded {
+                        self.crowded = crowded;
+                        self.feed(Input::Crowded(crowded));
                     }
                     let since = Instant::now();
                     for knock in knocks.drain(..) {

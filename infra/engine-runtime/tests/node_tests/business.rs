@@ -124,6 +124,10 @@ impl Decider for Business {
         vec![stream.clone()]
     }
 
+    fn begins(&self, command: &Wish) -> bool {
+        matches!(command, Wish::StartTrip { .. })
+    }
+
     fn decide(&self, states: &States<'_, Thing>, command: &Wish, _context: &Context) -> Decision<Happened> {
         match (command, states.at(0)) {
             (Wish::Add { amount, .. }, state) => {

@@ -2,13 +2,14 @@
 
 use std::time::Duration;
 
+use engine::message::NoAnswer;
 use engine::ports::Clock;
 use engine::position::Version;
 use engine::stream::Tenant;
 use engine_runtime::store::Direction;
 
 use crate::business::{Wish, step};
-use crate::house::{House, asked, decided, id, jar, trip, until};
+use crate::house::{House, PARTITIONS, add, asked, decided, id, jar, trip, until};
 
 fn start(name: &str) -> Wish {
     Wish::StartTrip { trip: trip(name), jar: jar(name) }
@@ -80,6 +81,8 @@ async fn a_trip_cut_off_in_the_middle_goes_on_after_the_restart() {
 async fn many_trips_run_through_few_permits() {
     let mut house = House::new();
     house.options.errands_max = 4;
+    // However slow the machine is, all of them begin.
+    house.options.late_max = crate::house::LONG;
     let node = house.node().await;
     for number in 0..100 {
         decided(node.submit(asked(id(), start(&number.to_string()))).await);
@@ -87,6 +90,66 @@ async fn many_trips_run_through_few_permits() {
     for number in 0..100 {
         until(&node, &trip(&number.to_string()), |thing| thing.rung().is_some()).await;
     }
+}
+
+#[tokio::test]
+async fn a_partition_full_of_trips_begins_no_more_and_ends_those_it_has() {
+    let mut house = House::new();
+    house.options.open_max = 1;
+    house.bell.be_silent();
+    let node = house.node().await;
+    let (mut begun, mut held_back) = (Vec::new(), Vec::new());
+    // One more than there are partitions: two of them meet.
+    for number in 0..=PARTITIONS {
+        let (name, key) = (number.to_string(), id());
+        match node.submit(asked(key, start(&name))).await {
+            Err(NoAnswer::Overloaded) => held_back.push((name, key)),
+            answer => {
+                assert!(decided(answer).outcome.is_accepted());
+                begun.push((name, key));
+            }
+        }
+    }
+    assert!(!held_back.is_empty() && begun.len() + held_back.len() > usize::from(PARTITIONS));
+    // What is known is told, and everything else is done.
+    let (name, key) = &begun[0];
+    assert!(decided(node.submit(asked(*key, start(name))).await).replayed);
+    decided(node.submit(asked(id(), add(&held_back[0].0, 1))).await);
+    house.bell.answer_again();
+    for (name, _) in &begun {
+        until(&node, &trip(name), |thing| thing.rung().is_some()).await;
+    }
+    for (name, key) in &held_back {
+        let later = decided(node.submit(asked(*key, start(name))).await);
+        assert!(!later.replayed, "nothing was recorded of it");
+        until(&node, &trip(name), |thing| thing.rung().is_some()).await;
+    }
+}
+
+#[tokio::test]
+async fn while_steps_are_late_no_more_trips_begin() {
+    let mut house = House::new();
+    house.options.errands_max = 1;
+    house.options.late_max = Duration::from_millis(1);
+    house.bell.be_silent();
+    let node = house.node().await;
+    let mut begun = 0;
+    let held_back = loop {
+        let (name, key) = (begun.to_string(), id());
+        match node.submit(asked(key, start(&name))).await {
+            Err(NoAnswer::Overloaded) => break (name, key),
+            answer => drop(decided(answer)),
+        }
+        begun += 1;
+    };
+    decided(node.submit(asked(id(), add("a", 1))).await);
+    house.bell.answer_again();
+    for number in 0..begun {
+        until(&node, &trip(&number.to_string()), |thing| thing.rung().is_some()).await;
+    }
+    let (name, key) = held_back;
+    while matches!(node.submit(asked(key, start(&name))).await, Err(NoAnswer::Overloaded)) {}
+    until(&node, &trip(&name), |thing| thing.rung().is_some()).await;
 }
 
 #[tokio::test]

@@ -157,6 +157,11 @@ impl<D: Decider> Turn<'_, D> {
             Ok(verdict) => verdict,
             Err(errors) => return self.invalid(pending, errors),
         };
+        let begins = || envelope.command.as_ref().is_some_and(|command| self.fixed.decider.begins(command));
+        if self.crowded && verdict.outcome.is_accepted() && begins() {
+            drop(states);
+            return self.not_now(pending);
+        }
         // Only the versions from here on: a state that nobody else holds is evolved without a copy.
         let versions = states.iter().map(|state| state.version).collect::<Vec<_>>();
         drop(states);
@@ -258,6 +263,14 @@ impl<D: Decider> Turn<'_, D> {
         let version = written.last_version();
         self.term.streams.put(slot, version, state.clone());
         Changed { name: written.name.clone(), version, state, events }
+    }
+
+    /// Nothing is recorded, and nothing is said of the command: it may be sent again.
+    fn not_now(&mut self, pending: Pending<D>) {
+        self.release(&pending);
+        for (ticket, _) in everybody(pending) {
+            self.answer(ticket, Err(NoAnswer::Overloaded));
+        }
     }
 
     /// Nothing is recorded, so other commands under the same id are judged for themselves.

@@ -31,6 +31,8 @@ pub struct Shard<D: Decider> {
     term: Option<Term<D>>,
     /// Ids from before this are not remembered by the state store.
     forgotten: Timestamp,
+    /// Whether nothing is begun that goes on by itself.
+    crowded: bool,
 }
 
 /// What never changes.
@@ -84,6 +86,7 @@ pub(super) struct Turn<'a, D: Decider> {
     pub(super) fixed: &'a Fixed<D>,
     pub(super) term: &'a mut Term<D>,
     pub(super) forgotten: Timestamp,
+    pub(super) crowded: bool,
     pub(super) now: Timestamp,
     pub(super) effects: &'a mut Vec<Effect<D>>,
 }
@@ -92,7 +95,7 @@ impl<D: Decider> Shard<D> {
     /// A shard that leads nothing yet, of `partition` in a log of `partitions`.
     pub fn new(decider: Arc<D>, partition: Partition, partitions: u16, limits: Limits) -> Self {
         let fixed = Fixed { decider, partition, partitions, limits };
-        Self { fixed, claimed: None, term: None, forgotten: Timestamp(i64::MIN) }
+        Self { fixed, claimed: None, term: None, forgotten: Timestamp(i64::MIN), crowded: false }
     }
 
     /// The claim of the term after `checkpoint`: hand it to the log under this tag (its delivery may be fed to `handle`
@@ -144,9 +147,16 @@ impl<D: Decider> Shard<D> {
     /// If an assertion behind a promise of the log fails, or a command names a stream of another partition: to go on
     /// would be worse.
     pub fn handle(&mut self, now: Timestamp, input: Input<D>, effects: &mut Vec<Effect<D>>) {
-        if let Input::Forgotten(before) = input {
-            self.forgotten = self.forgotten.max(before);
-            return;
+        match input {
+            Input::Forgotten(before) => {
+                self.forgotten = self.forgotten.max(before);
+                return;
+            }
+            Input::Crowded(crowded) => {
+                self.crowded = crowded;
+                return;
+            }
+            _ => {}
         }
         let Some(term) = &mut self.term else {
             if let Input::Submit(ticket, _) | Input::Inquire(ticket, ..) = input {
@@ -154,7 +164,8 @@ impl<D: Decider> Shard<D> {
             }
             return;
         };
-        let mut turn = Turn { fixed: &self.fixed, term, forgotten: self.forgotten, now, effects };
+        let (forgotten, crowded) = (self.forgotten, self.crowded);
+        let mut turn = Turn { fixed: &self.fixed, term, forgotten, crowded, now, effects };
         let ended = turn.take(input).and_then(|()| turn.follow_up());
         if let Err(end) = ended {
             let term = self.term.take().expect("the term that just ran");
@@ -255,7 +266,7 @@ impl<D: Decider> Turn<'_, D> {
                 self.term.draining = true;
                 Ok(())
             }
-            Input::Forgotten(_) => Ok(()),
+            Input::Forgotten(_) | Input::Crowded(_) => Ok(()),
         }
     }
 

@@ -120,6 +120,10 @@ impl Decider for Bank {
         matches!(command, BankCommand::Open(_))
     }
 
+    fn begins(&self, command: &BankCommand) -> bool {
+        matches!(command, BankCommand::Open(_))
+    }
+
     fn decide(&self, states: &States<'_, Account>, command: &BankCommand, _context: &Context) -> Decision<BankEvent> {
         if let BankCommand::Deposit(_, amount) | BankCommand::Withdraw(_, amount) | BankCommand::Transfer(.., amount) =
             command

@@ -214,3 +214,38 @@ fn a_command_for_another_partition_is_never_decided() {
         .expect("another partition");
     Bench::new().submit(1, envelope(1, BankCommand::Open(elsewhere)));
 }
+
+#[test]
+fn while_it_is_crowded_nothing_more_is_begun_and_all_else_goes_on() {
+    let mut bench = Bench::new();
+    bench.submit(1, envelope(1, BankCommand::Open(name(0))));
+    bench.land();
+    bench.effects.clear();
+    bench.feed(Input::Crowded(true));
+    bench.feed(Input::Submit(Ticket(2), envelope(2, BankCommand::Open(name(1)))));
+    bench.feed(Input::Submit(Ticket(3), envelope(2, BankCommand::Open(name(1)))));
+    let (load, asked) = bench.load();
+    bench.find_nothing(load, &asked);
+    for ticket in [2, 3] {
+        assert!(matches!(bench.answer(), (answered, Err(NoAnswer::Overloaded)) if answered == ticket));
+    }
+    assert!(bench.handed.is_empty(), "nothing of it is durable");
+    // What is known is told, what belongs to something begun is done, and what the business refuses is refused for good.
+    bench.submit(4, envelope(1, BankCommand::Open(name(0))));
+    assert!(matches!(bench.next(), Effect::Replay(Ticket(4), ..)));
+    for (ticket, command, status) in [(5, BankCommand::Deposit(name(0), 1), 200), (6, BankCommand::Open(name(0)), 409)]
+    {
+        bench.submit(ticket, envelope(u128::from(ticket), command));
+        bench.land();
+        bench.effective();
+        assert_eq!(bench.decided().1.outcome.status, status);
+    }
+    // The same again once there is room.
+    bench.feed(Input::Crowded(false));
+    bench.submit(7, envelope(2, BankCommand::Open(name(1))));
+    bench.land();
+    bench.effective();
+    let (ticket, decided) = bench.decided();
+    assert_eq!((ticket, decided.outcome.status, decided.replayed), (7, 201, false));
+    bench.nothing_more();
+}

@@ -55,7 +55,13 @@ impl<R: Reactor> ShardTask<R> {
                     if job.is_quick() { found.push((ticket, job.run(&self.shared.store))) } else { jobs.push_back(job) }
                 }
                 Effect::Append(tag, record) => records.push((tag, record)),
-                Effect::Answer(ticket, answer) => self.answer(ticket, answer),
+                Effect::Answer(ticket, answer) => {
+                    // By itself a shard says so of what would begin a saga only.
+                    if matches!(answer, Err(NoAnswer::Overloaded)) {
+                        self.told.held_back.increment(1);
+                    }
+                    self.answer(ticket, answer);
+                }
                 Effect::Replay(ticket, offset, fingerprint) => {
                     self.replay(ticket, Which::At(offset), fingerprint);
                 }

@@ -14,6 +14,8 @@ pub(super) struct Told {
     unheard: Counter,
     unknown: Counter,
     replayed: Counter,
+    /// Of what was not begun because too much is going on already.
+    pub(super) held_back: Counter,
     seconds: Histogram,
 }
 
@@ -29,6 +31,7 @@ impl Told {
             unheard: outcome("unheard"),
             unknown: outcome("unknown"),
             replayed: counter!("docket_commands_replayed_total"),
+            held_back: counter!("docket_sagas_turned_away_total"),
             seconds: histogram!("docket_command_seconds"),
         }
     }
