@@ -274,12 +274,11 @@ impl World {
                     self.count("commit left out");
                 }
             }
+            Some(News::Parked(parked)) if parked == self.parked => {}
             Some(News::Parked(parked)) => {
-                if parked != self.parked {
-                    self.count(if parked.is_superset(&self.parked) { "set aside" } else { "set aside no more" });
-                    self.gate.clear(&mut self.entries);
-                    self.parked = parked;
-                }
+                self.count(if parked.is_superset(&self.parked) { "set aside" } else { "set aside no more" });
+                self.gate.clear(&mut self.entries);
+                self.parked = parked;
             }
             Some(News::Reached(reached)) => self.reached = reached,
         }
