@@ -1,6 +1,6 @@
 //! From a command to its answer: what is decided on which state, what goes into the log, what is refused.
 
-use engine::message::{Answer, CommandId, Envelope, Fingerprint, Precondition};
+use engine::message::{Answer, CommandId, Envelope, Fingerprint, NoAnswer, Precondition};
 use engine::position::{Seq, Version};
 use engine::shard::{Effect, Input, Limits, Ticket};
 use engine::simulated::bank::{BankCommand, account};
