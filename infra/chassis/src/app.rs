@@ -122,12 +122,11 @@ impl App {
             path = shown(request.uri().path()),
         );
         let gate = self.gates.as_ref().and_then(|gates| gates.before(request.method(), request.uri().path()));
+        // Boxed, for each layer around it has room for what it is given more than once, and moves it.
+        let answer = Box::pin(self.answer(context, request).instrument(span));
         match gate {
-            Some(gate) => {
-                let turn = Turn::new(Some(gate), gone);
-                context.scope(turn.scope(self.answer(context, request).instrument(span))).await
-            }
-            None => context.scope(self.answer(context, request).instrument(span)).await,
+            Some(gate) => context.scope(Turn::new(Some(gate), gone).scope(answer)).await,
+            None => context.scope(answer).await,
         }
     }
 

@@ -40,8 +40,9 @@ impl RequestContext {
     }
 
     /// Runs `future` with this as its [`current`] context.
-    pub async fn scope<F: Future>(self, future: F) -> F::Output {
-        CURRENT.scope(self, future).await
+    pub fn scope<F: Future>(self, future: F) -> impl Future<Output = F::Output> {
+        // Not an `async fn`: that would have room for what it is given twice.
+        CURRENT.scope(self, future)
     }
 
     /// Runs `work` with this as its [`current`] context.
