@@ -289,8 +289,8 @@ impl Default for LimitsConfig {
         Self {
             connections: 4_096,
             connections_per_address: 1_024,
-            commands_at_once: 256,
-            reads_at_once: 256,
+            commands_at_once: 512,
+            reads_at_once: 512,
             commands_waiting: 1_024,
             errands: 1_024,
             sagas_open: 2_048,

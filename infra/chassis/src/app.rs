@@ -93,20 +93,6 @@ impl App {
         self.handle_until(request, None).await
     }
 
-    /// The answer to a request that nothing is done for, if there is so much to do that it would wait in vain. It is made
-    /// here and now, out of its head alone: what turning one away costs is taken from those who are served.
-    pub(crate) fn too_much<B>(&self, request: &Request<B>) -> Option<Response> {
-        let gate = self.gates.as_ref()?.before(request.method(), request.uri().path())?;
-        gate.turns_away().then(|| {
-            let context = RequestContext::begin(request);
-            context.sync_scope(|| {
-                let mut response = Problem::overloaded().into_response();
-                self.finish(&mut response, &context);
-                response
-            })
-        })
-    }
-
     /// Answers one request whose client hangs up when `gone` is set: what it has not begun by then it leaves.
     pub(crate) async fn handle_until<B>(&self, request: Request<B>, gone: Option<Arc<AtomicBool>>) -> Response
     where
@@ -157,17 +143,12 @@ impl App {
                 }
             }
         };
-        self.finish(&mut response, &context);
-        tracing::debug!(status = response.status().as_u16(), "answered");
-        response
-    }
-
-    /// Completes an answer, and counts it.
-    fn finish(&self, response: &mut Response, context: &RequestContext) {
-        finish(response, context);
+        finish(&mut response, &context);
         let class = usize::from(response.status().as_u16() / 100).clamp(1, 5) - 1;
         self.gauges.responses[class].increment(1);
         self.gauges.seconds.record(Instant::now() - context.started);
+        tracing::debug!(status = response.status().as_u16(), "answered");
+        response
     }
 }
 

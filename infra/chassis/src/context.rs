@@ -44,11 +44,6 @@ impl RequestContext {
         // Not an `async fn`: that would have room for what it is given twice.
         CURRENT.scope(self, future)
     }
-
-    /// Runs `work` with this as its [`current`] context.
-    pub fn sync_scope<T>(self, work: impl FnOnce() -> T) -> T {
-        CURRENT.sync_scope(self, work)
-    }
 }
 
 /// The context of the request that this task answers; `None` outside of one.

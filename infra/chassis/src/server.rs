@@ -17,8 +17,8 @@ use std::time::Duration;
 
 use axum::body::Body;
 use axum::response::Response;
-use http::header::{CONTENT_LENGTH, EXPECT};
-use http::{HeaderMap, Method, Request};
+use http::header::CONTENT_LENGTH;
+use http::{Method, Request};
 use hyper::body::{Body as _, Incoming};
 use hyper::server::conn::http1;
 use hyper::service::service_fn;
@@ -309,8 +309,6 @@ impl Connection {
 /// An answer in the making. That of a request that has come whole, or says how long it is, and may change something is
 /// made to its end although nobody waits for it any more: hyper drops what is under way the moment a client hangs up.
 enum Finished {
-    /// Made already; what is left is the rest of the request, if it is to be heard out.
-    Refused(Option<Response<Body>>, Option<Incoming>),
     /// Nothing is lost if nobody waits.
     Read(Answer),
     /// Goes on by itself if dropped before its end, unless it still waits for its turn: that is what the flag is for.
@@ -321,12 +319,6 @@ type Answer = Pin<Box<dyn Future<Output = Response<Body>> + Send>>;
 
 impl Finished {
     fn of(app: App, request: Request<Incoming>) -> Self {
-        if let Some(response) = app.too_much(&request) {
-            let (parts, body) = request.into_parts();
-            // Who waits to be asked for its body is not asked.
-            let body = (!parts.headers.contains_key(EXPECT)).then_some(body);
-            return Self::Refused(Some(response), body);
-        }
         let reads = matches!(*request.method(), Method::GET | Method::HEAD | Method::OPTIONS);
         // Of a chunked body that breaks off nobody could tell that it did.
         let whole = request.headers().contains_key(CONTENT_LENGTH) || request.body().is_end_stream();
@@ -343,24 +335,7 @@ impl Future for Finished {
     type Output = Response<Body>;
 
     fn poll(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<Self::Output> {
-        if let Self::Refused(response, body) = &mut *self {
-            // Nearly always all of it has come with the head.
-            while let Some(coming) = body {
-                match Pin::new(coming).poll_frame(context) {
-                    Poll::Ready(Some(Ok(_))) => {}
-                    Poll::Ready(_) => *body = None,
-                    Poll::Pending => break,
-                }
-            }
-            let Some(response) = response.take() else { return Poll::Pending };
-            let Some(body) = body.take() else { return Poll::Ready(response) };
-            *self = Self::Read(Box::pin(async move {
-                crate::body::drain(&HeaderMap::new(), &mut Body::new(body)).await;
-                response
-            }));
-        }
         match &mut *self {
-            Self::Refused(..) => Poll::Pending,
             Self::Read(answer) => answer.as_mut().poll(context),
             Self::Command(command, _) => {
                 let Some(answer) = command else { return Poll::Pending };

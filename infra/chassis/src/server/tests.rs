@@ -15,7 +15,6 @@ use tokio::task::JoinHandle;
 
 use super::*;
 use crate::body::{BodyLimits, command_request_within};
-use crate::gate::{GateLimits, Gates};
 
 /// Longest that a test waits for anything: far above what it expects, far below what people bear.
 const PATIENCE: Duration = Duration::from_secs(20);
@@ -106,42 +105,6 @@ fn brief() -> Limits {
 fn assert_about(took: Duration, expected_ms: u64) {
     let took_ms = u64::try_from(took.as_millis()).unwrap();
     assert!(took_ms + 60 >= expected_ms && took_ms < expected_ms + 3_000, "{took_ms} ms instead of {expected_ms}");
-}
-
-#[tokio::test]
-async fn who_comes_where_there_is_no_hope_is_told_at_once_and_the_connection_goes_on() {
-    const TO_POST: &str = "POST /v1/held HTTP/1.1\r\nHost: a\r\nContent-Length: 2\r\n\r\n";
-    let held = post(async || {
-        let _ = crate::gate::turn().await;
-        std::future::pending::<&str>().await
-    });
-    // Patience is a quarter of it.
-    let limits = GateLimits { commands_max: 1, reads_max: 1, wait_max: Duration::from_secs(4) };
-    let app = App::new(hello().route("/v1/held", held)).behind(Gates::new(&limits));
-    let limits = Limits { drain_max: Duration::ZERO, ..Limits::DEFAULT };
-    let server = Server::bind((Ipv4Addr::LOCALHOST, 0).into(), Exposure::LoopbackOnly, limits).await.unwrap();
-    let (address, shutdown) = (server.local_addr(), CancellationToken::new());
-    let running =
-        Running { address, shutdown: shutdown.clone(), task: tokio::spawn(server.run(app.clone(), shutdown)) };
-    let (mut first, mut second, mut third) =
-        (running.connect().await, running.connect().await, running.connect().await);
-    for client in [&mut first, &mut second] {
-        client.send(&format!("{TO_POST}{{}}")).await;
-    }
-    let asked = Request::post("/v1/held").body(Body::empty()).unwrap();
-    while app.too_much(&asked).is_none() {
-        tokio::task::yield_now().await;
-    }
-    // The body with the head, and after it.
-    for (head, rest) in [("{}", ""), ("", "{}")] {
-        third.send(&format!("{TO_POST}{head}")).await;
-        third.send(rest).await;
-        let answer = third.answer().await;
-        assert!(answer.starts_with("HTTP/1.1 503 ") && answer.contains("\r\nretry-after: 1\r\n"), "{answer}");
-        assert!(answer.contains("\r\nrequest-id: ") && answer.contains(r#""outcome":"unknown""#), "{answer}");
-        assert!(third.get("/").await.ends_with("hello"), "what was not read is not taken for the next request");
-    }
-    running.stop().await;
 }
 
 #[tokio::test]
