@@ -118,6 +118,8 @@ impl Door {
     /// What follows from a command that is done, if it comes by `deadline`, and soon if the node drains: whoever waits is
     /// answered before the connection is closed.
     pub(crate) async fn by<T>(&self, deadline: tokio::time::Instant, what: impl Future<Output = T>) -> Option<T> {
+        // What follows is the sagas' work, not this request's.
+        chassis::gate::leave();
         let drained = async {
             self.draining.cancelled().await;
             tokio::time::sleep(DRAIN_WAIT).await;

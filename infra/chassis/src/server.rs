@@ -24,7 +24,7 @@ use hyper::server::conn::http1;
 use hyper::service::service_fn;
 use hyper_util::rt::TokioIo;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
-use tokio::net::{TcpListener, TcpStream};
+use tokio::net::{TcpListener, TcpSocket, TcpStream};
 use tokio::sync::Semaphore;
 use tokio::time::{Instant, sleep, sleep_until, timeout};
 use tokio_util::sync::CancellationToken;
@@ -85,6 +85,8 @@ const DRAIN_IDLE_GRACE: Duration = Duration::from_millis(250);
 /// Most newcomers without a place who are told so at a time, and how long that may take; further ones are just closed.
 const TURNED_AWAY_MAX: usize = 256;
 const TURNED_AWAY_TIME_MAX: Duration = Duration::from_secs(1);
+/// Newcomers that wait to be accepted, at least.
+const BACKLOG_MIN: u32 = 1_024;
 /// First and longest pause after `accept` failed for want of file descriptors or memory.
 const ACCEPT_PAUSE: (Duration, Duration) = (Duration::from_millis(10), Duration::from_secs(1));
 
@@ -133,7 +135,7 @@ impl Server {
             return Err(BindError::NotLoopback(address));
         }
         let failed = |source| BindError::Io { address, source };
-        let listener = TcpListener::bind(address).await.map_err(failed)?;
+        let listener = listen(address, limits.connections_max).map_err(failed)?;
         let address = listener.local_addr().map_err(failed)?;
         Ok(Self { listener, address, limits })
     }
@@ -193,6 +195,16 @@ impl Server {
             tasks.wait().await;
         }
     }
+}
+
+/// Listens with room for as many newcomers as there may be connections, as far as the system lets it: one that finds none
+/// would hear nothing and ask again after a second.
+fn listen(address: SocketAddr, connections_max: usize) -> io::Result<TcpListener> {
+    let socket = if address.is_ipv4() { TcpSocket::new_v4() } else { TcpSocket::new_v6() }?;
+    // Else an address that was just given up could not be had again.
+    socket.set_reuseaddr(true)?;
+    socket.bind(address)?;
+    socket.listen(u32::try_from(connections_max).unwrap_or(u32::MAX).max(BACKLOG_MIN).min(i32::MAX as u32))
 }
 
 fn is_of_one_connection(error: &io::Error) -> bool {

@@ -65,6 +65,22 @@ async fn who_came_last_goes_first_once_waits_are_long() {
 }
 
 #[tokio::test(start_paused = true)]
+async fn what_waits_for_something_else_has_left_its_place() {
+    let gate = gate(1);
+    let turned = Turn::new(Some(gate.clone()), None);
+    turned
+        .scope(async {
+            turn().await.unwrap();
+            assert_eq!(gate.state().taken, 1);
+            leave();
+            assert_eq!(gate.state().taken, 0);
+            leave();
+        })
+        .await;
+    assert_eq!(gate.state().taken, 0);
+}
+
+#[tokio::test(start_paused = true)]
 async fn who_gives_up_leaves_no_place_behind() {
     let gate = gate(1);
     let held = gate.enter().await.unwrap();
