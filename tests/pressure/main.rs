@@ -9,4 +9,5 @@ mod hot_stock;
 mod many;
 mod overload;
 mod patient;
+mod sagas;
 mod storms;
