@@ -279,6 +279,7 @@ pub(crate) struct LimitsConfig {
     pub(crate) commands_waiting: usize,
     pub(crate) errands: usize,
     pub(crate) sagas_open: usize,
+    pub(crate) history_reads: usize,
     pub(crate) forwards: usize,
     pub(crate) state_cache_mib: u64,
 }
@@ -293,6 +294,7 @@ impl Default for LimitsConfig {
             commands_waiting: 1_024,
             errands: 1_024,
             sagas_open: 2_048,
+            history_reads: 16,
             forwards: 1_024,
             state_cache_mib: 8,
         }

@@ -138,6 +138,7 @@ fn plan(config: &Config, others: Option<OthersPlan>, grpc: Option<SocketAddr>) -
             errands_max: config.limits.errands,
             open_max: config.limits.sagas_open,
             late_max: ms(config.timeouts.steps_late_ms),
+            history_reads_max: config.limits.history_reads,
             forwards_max: FORWARDS_IN_ALL * config.limits.forwards,
             call_wait: ms(config.timeouts.gateway_ms),
             ..NodeOptions::default()

@@ -168,6 +168,7 @@ pub(crate) const KEYS: &[Key] = &[
         Kind::Whole(1, 1_000_000),
         "Sagas and payments of one partition that owe something; what would begin more is told to retry.",
     ),
+    key("limits.history_reads", Kind::Whole(1, 1_024), "Reads of history at once; more wait for their turn."),
     key(
         "limits.forwards",
         Kind::Whole(16, 1_024),

@@ -1,6 +1,6 @@
 //! Reads of what happened: single records, a stream's events, a partition's events, and states as of any version, folded
 //! with the real code. The state store's index says where, the log says what. Every method waits for a disk off the async
-//! tasks, and at most [`READS_MAX`] do so at once.
+//! tasks, and only so many do so at once.
 
 use std::sync::Arc;
 
@@ -15,9 +15,6 @@ use tokio::sync::Semaphore;
 
 use crate::store::{Direction, StateStore, StoreFault, accept};
 
-/// Reads that may wait for a disk at once. 16: a laptop's disk gains nothing beyond, and they share the blocking threads
-/// with the rest of the process.
-pub const READS_MAX: usize = 16;
 /// Bytes read at once in search of the next record of a stream: one in the same neighbourhood needs no further read.
 const NEIGHBOURHOOD_BYTES: usize = 16 << 10;
 /// Records of a stream looked up at once.
@@ -26,12 +23,13 @@ const PAGE_RECORDS: usize = 256;
 /// Reads of what happened. Cheap to clone.
 pub struct History<R: Reactor> {
     reads: Arc<Semaphore>,
+    reads_max: usize,
     inner: Arc<Inner<R>>,
 }
 
 impl<R: Reactor> Clone for History<R> {
     fn clone(&self) -> Self {
-        Self { reads: Arc::clone(&self.reads), inner: Arc::clone(&self.inner) }
+        Self { reads: Arc::clone(&self.reads), reads_max: self.reads_max, inner: Arc::clone(&self.inner) }
     }
 }
 
@@ -59,9 +57,9 @@ impl From<LogFault> for HistoryFault {
 pub type Events<R> = Vec<Recorded<<R as Decider>::Event>>;
 
 impl<R: Reactor> History<R> {
-    /// Over this log and this store of the same log.
-    pub fn new(log: Arc<dyn Log>, store: Arc<StateStore<R>>) -> Self {
-        Self { reads: Arc::new(Semaphore::new(READS_MAX)), inner: Arc::new(Inner { log, store }) }
+    /// Over this log and this store of the same log; `reads_max` reads at once, more wait for their turn.
+    pub fn new(log: Arc<dyn Log>, store: Arc<StateStore<R>>, reads_max: usize) -> Self {
+        Self { reads: Arc::new(Semaphore::new(reads_max)), reads_max, inner: Arc::new(Inner { log, store }) }
     }
 
     /// The store that says where things are.
@@ -69,9 +67,9 @@ impl<R: Reactor> History<R> {
         &self.inner.store
     }
 
-    /// Reads under way: [`READS_MAX`] at most.
+    /// Reads under way.
     pub fn reading(&self) -> usize {
-        READS_MAX.saturating_sub(self.reads.available_permits())
+        self.reads_max.saturating_sub(self.reads.available_permits())
     }
 
     /// The commit at `position`, which must be effective (the index and remembered ids only name such).

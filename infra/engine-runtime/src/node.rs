@@ -123,7 +123,7 @@ impl<R: Reactor> Node<R> {
             ends.push((knocking, told));
         }
         let shared = Arc::new(Shared {
-            history: History::new(parts.log.clone(), parts.store.clone()),
+            history: History::new(parts.log.clone(), parts.store.clone(), parts.options.history_reads_max),
             log: parts.log,
             genesis: parts.genesis,
             store: parts.store,

@@ -71,6 +71,9 @@ pub struct NodeOptions {
     pub late_max: Duration,
     /// Longest wait for an outside call, after which it counts as unreachable.
     pub call_wait: Duration,
+    /// Reads of history at once; more wait for their turn. 16: a laptop's disk gains nothing beyond, and they share the
+    /// blocking threads with the rest of the process.
+    pub history_reads_max: usize,
     /// Partitions folded at once at the start.
     pub catch_ups_max: usize,
     /// Commands and questions on their way to other nodes at once. 4,096: what one shard may have under way.
@@ -90,6 +93,7 @@ impl Default for NodeOptions {
             open_max: 2_048,
             late_max: Duration::from_millis(500),
             call_wait: Duration::from_secs(30),
+            history_reads_max: 16,
             catch_ups_max: 4,
             forwards_max: 4_096,
         }

@@ -15,7 +15,7 @@ fn history_of(world: World) -> (History<Toy>, tempfile::TempDir) {
     let directory = tempfile::tempdir().unwrap();
     let (store, _) = world.open(directory.path());
     store.save(&world.effective).unwrap();
-    (History::new(Arc::new(world.log), Arc::new(store)), directory)
+    (History::new(Arc::new(world.log), Arc::new(store), 16), directory)
 }
 
 async fn versions(history: &History<Toy>, from: u64, to: u64, direction: Direction, limit: usize) -> Vec<u64> {
