@@ -72,7 +72,7 @@ fn whoever_loses_the_group_goes_on_by_what_it_was_told_and_is_told_anew() {
     let directory = tempfile::tempdir().expect("a directory");
     let mut options = options(&fresh_name(), directory.path());
     // Shorter, and a busy machine loses the group before it has found it.
-    (options.brokers, options.session_timeout) = (kafka.bootstrap(), Duration::from_secs(4));
+    (options.brokers, options.session_timeout) = (kafka.bootstrap(), Duration::from_secs(6));
     let first = KafkaGroup::join(&options, 4).expect("it joins");
     wait_until(&[&first], |hints| hints[0].len() == 4);
     kafka.pause(1);

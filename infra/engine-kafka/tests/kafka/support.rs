@@ -19,7 +19,7 @@ use rdkafka::producer::{BaseProducer, BaseRecord, Producer};
 use uuid::Uuid;
 
 /// Long enough for any broker; a test that waits so long has failed.
-pub(crate) const PATIENCE: Duration = Duration::from_secs(60);
+pub(crate) const PATIENCE: Duration = Duration::from_secs(120);
 
 /// Why there are no brokers here; none if there are.
 pub(crate) fn missing() -> Option<String> {
