@@ -5,6 +5,7 @@ use std::io::{BufRead, BufReader, Read};
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, ExitStatus, Stdio};
 use std::sync::{Arc, Mutex, OnceLock, mpsc};
+use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
 use rustix::process::{Pid, Signal, kill_process};
@@ -31,6 +32,8 @@ pub struct Docket {
     /// Ours as long as it runs, if it was chosen before.
     port: Option<Port>,
     printed: Printed,
+    /// They read what it prints until it has ended.
+    readers: Vec<JoinHandle<()>>,
     began: Instant,
     ready_in: Duration,
 }
@@ -177,6 +180,10 @@ impl Docket {
     /// Waits a moment, unless that makes no sense any more.
     async fn still_starting(mut self) -> Result<Self, StartFault> {
         if let Ok(Some(status)) = self.child.try_wait() {
+            // Its last words are read a moment after it has ended.
+            for reader in self.readers.drain(..) {
+                reader.join().expect("a reader does not panic");
+            }
             return Err(self.fault(format!("it ended with {status}")));
         }
         if self.began.elapsed() > READY_WITHIN {
@@ -200,7 +207,7 @@ impl Docket {
         // Both pipes are read to their end: a full one would block the process.
         let stdout = child.stdout.take().expect("stdout is piped");
         let kept = printed.clone();
-        std::thread::spawn(move || {
+        let lines = std::thread::spawn(move || {
             for line in BufReader::new(stdout).lines().map_while(Result::ok) {
                 kept.add(format!("{line}\n").as_bytes());
                 if let Some(address) = address_in(&line) {
@@ -211,13 +218,14 @@ impl Docket {
         });
         let mut stderr = child.stderr.take().expect("stderr is piped");
         let kept = printed.clone();
-        std::thread::spawn(move || {
+        let rest = std::thread::spawn(move || {
             let mut buffer = [0; 8 * 1024];
             while let Ok(read @ 1..) = stderr.read(&mut buffer) {
                 kept.add(&buffer[..read]);
             }
         });
-        (Self { child, address: String::new(), port: None, printed, began, ready_in: Duration::ZERO }, address)
+        let readers = vec![lines, rest];
+        (Self { child, address: String::new(), port: None, printed, readers, began, ready_in: Duration::ZERO }, address)
     }
 
     fn fault(self, what: String) -> StartFault {

@@ -82,7 +82,9 @@ impl Default for Limits {
 const BUFFER_BYTES_MAX: usize = 64 * 1024;
 /// How long a connection that has not sent a byte may still do so once the server drains.
 const DRAIN_IDLE_GRACE: Duration = Duration::from_millis(250);
-/// Most newcomers without a place who are told so at a time, and how long that may take; further ones are just closed.
+/// Most newcomers without a place who are told so at a time, and how long that may take; further ones are just closed. Where
+/// there is room for few connections only a quarter as many are: they must not take the files that the rest of the process
+/// needs.
 const TURNED_AWAY_MAX: usize = 256;
 const TURNED_AWAY_TIME_MAX: Duration = Duration::from_secs(1);
 /// Newcomers that wait to be accepted, at least.
@@ -154,7 +156,7 @@ impl Server {
         let refused = metrics::counter!("docket_http_connections_refused_total");
         let tasks = TaskTracker::new();
         let kill = CancellationToken::new();
-        let turned_away = Arc::new(Semaphore::new(TURNED_AWAY_MAX));
+        let turned_away = Arc::new(Semaphore::new((limits.connections_max / 4).clamp(1, TURNED_AWAY_MAX)));
         let mut pause = ACCEPT_PAUSE.0;
         while let Some(accepted) = shutdown.run_until_cancelled(listener.accept()).await {
             match accepted {
