@@ -10,7 +10,8 @@ use super::{Done, root, step};
 
 /// Test targets that wait most of the time.
 const WAITING: &[&str] = &["kafka", "tls", "trials"];
-const ALL: &[&str] = &["test", "--workspace", "--all-features"];
+/// All that fails is told in one run.
+const ALL: &[&str] = &["test", "--workspace", "--all-features", "--no-fail-fast"];
 
 /// Runs every integration test of the workspace, in two lanes: those of several nodes on real brokers mostly wait, for
 /// elections, time-outs and processes that start.
