@@ -39,7 +39,7 @@ pub struct LogFacts {
 /// Looks at the log in `directory`, or at the copy of one. Nothing is written.
 pub fn log_facts(directory: impl AsRef<Path>) -> Result<LogFacts, OpenFault> {
     let directory = Directory::list(directory.as_ref())?;
-    let (looking, format, user) = Looking::into(&directory)?;
+    let (looking, format, user) = Looking::at(&directory)?;
     let runs = directory.runs();
     let looked = runs.last().map(|last| looking.look(*last, true, &|_| {})).unwrap_or_default();
     let missing = runs.iter().rev().skip(1).find(|run| !run.there).map(|run| looking.look(*run, false, &|_| {}));

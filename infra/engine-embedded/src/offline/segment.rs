@@ -82,7 +82,7 @@ pub(super) struct Looking<'a> {
 
 impl<'a> Looking<'a> {
     /// How to look at the log that lies in `directory`: which it is, in which format, and who has it open, come with it.
-    pub(super) fn into(directory: &'a Directory) -> Result<(Self, u16, Option<String>), OpenFault> {
+    pub(super) fn at(directory: &'a Directory) -> Result<(Self, u16, Option<String>), OpenFault> {
         let (log, partitions, format) = identity(directory)?;
         let user = directory.user();
         let in_use = user.is_some();

@@ -96,7 +96,7 @@ pub fn verify(
 ) -> Result<VerifyReport, OpenFault> {
     let began = Instant::now();
     let directory = Directory::list(directory.as_ref())?;
-    let (looking, _, user) = Looking::into(&directory)?;
+    let (looking, _, user) = Looking::at(&directory)?;
     let mut found = Found::default();
     if let Some(pid) = &user {
         let what = format!("process {pid} has the log open: what it is writing now is not judged");

@@ -97,6 +97,17 @@ async fn alone(house: &House, store: &Arc<dyn ReadStore>, cache: CacheOptions) -
     Projection::start(log, &house.genesis, Jars::new(), store.clone(), clock, options).await.unwrap()
 }
 
+/// A node, and a projection alone with its store, which has jar `a` with 3 in it.
+async fn filled_with_three(cache: CacheOptions) -> (House, Node<Business>, Arc<dyn ReadStore>, Projection) {
+    let house = House::new();
+    let node = house.node().await;
+    let store = new_store();
+    let projection = alone(&house, &store, cache).await;
+    decided(node.submit(asked(id(), add("a", 3))).await);
+    projection.wait_for(&node.acknowledged_all(), LONG).await.unwrap();
+    (house, node, store, projection)
+}
+
 /// A node that does not feed the store, and hears nothing of who does: its rows at hand follow the log.
 fn beside(house: &House, store: &Arc<dyn ReadStore>, cache: CacheOptions) -> Projection {
     let options = ProjectionOptions { cache, ..ProjectionOptions::default() };
@@ -162,12 +173,7 @@ async fn where_nodes_share_a_store_a_row_follows_the_log() {
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_thousand_equal_reads_are_one_load() {
-    let house = House::new();
-    let node = house.node().await;
-    let store = new_store();
-    let projection = alone(&house, &store, CacheOptions::default()).await;
-    decided(node.submit(asked(id(), add("a", 3))).await);
-    projection.wait_for(&node.acknowledged_all(), LONG).await.unwrap();
+    let (house, node, store, projection) = filled_with_three(CacheOptions::default()).await;
     let loads = Loads::of(&store, &house);
     loads.hold();
     let reads = (0..1_000).map(|_| {
@@ -187,12 +193,8 @@ async fn a_thousand_equal_reads_are_one_load() {
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn who_waited_for_a_position_is_not_given_a_load_from_before_it() {
-    let house = House::new();
-    let node = house.node().await;
-    let store = new_store();
-    let projection = alone(&house, &store, CacheOptions { bytes_max: 0, ..CacheOptions::default() }).await;
-    decided(node.submit(asked(id(), add("a", 3))).await);
-    projection.wait_for(&node.acknowledged_all(), LONG).await.unwrap();
+    let (house, node, store, projection) =
+        filled_with_three(CacheOptions { bytes_max: 0, ..CacheOptions::default() }).await;
     let loads = Loads::of(&store, &house);
     loads.hold();
     let early = {
@@ -223,12 +225,7 @@ async fn who_waited_for_a_position_is_not_given_a_load_from_before_it() {
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn who_comes_after_all_was_made_void_is_not_given_a_load_from_before_it() {
-    let house = House::new();
-    let node = house.node().await;
-    let store = new_store();
-    let projection = alone(&house, &store, CacheOptions::default()).await;
-    decided(node.submit(asked(id(), add("a", 3))).await);
-    projection.wait_for(&node.acknowledged_all(), LONG).await.unwrap();
+    let (house, node, store, projection) = filled_with_three(CacheOptions::default()).await;
     let (loads, least) = (Loads::of(&store, &house), acknowledged(&node, "a"));
     loads.hold();
     let read = || {

@@ -7,6 +7,7 @@ use engine::ports::Clock;
 use engine::position::Version;
 use engine::stream::Tenant;
 use engine_runtime::store::Direction;
+use tokio::time::timeout;
 
 use crate::business::{Wish, step};
 use crate::house::{House, PARTITIONS, add, asked, decided, id, jar, trip, until};
@@ -134,21 +135,24 @@ async fn while_steps_are_late_no_more_trips_begin() {
     house.bell.be_silent();
     let node = house.node().await;
     let mut begun = 0;
-    let held_back = loop {
-        let (name, key) = (begun.to_string(), id());
-        match node.submit(asked(key, start(&name))).await {
-            Err(NoAnswer::Overloaded) => break (name, key),
-            answer => drop(decided(answer)),
+    let crowded = async {
+        loop {
+            let (name, key) = (begun.to_string(), id());
+            match node.submit(asked(key, start(&name))).await {
+                Err(NoAnswer::Overloaded) => break (name, key),
+                answer => drop(decided(answer)),
+            }
+            begun += 1;
         }
-        begun += 1;
     };
+    let (name, key) = timeout(crate::house::LONG, crowded).await.expect("some are held back");
     decided(node.submit(asked(id(), add("a", 1))).await);
     house.bell.answer_again();
     for number in 0..begun {
         until(&node, &trip(&number.to_string()), |thing| thing.rung().is_some()).await;
     }
-    let (name, key) = held_back;
-    while matches!(node.submit(asked(key, start(&name))).await, Err(NoAnswer::Overloaded)) {}
+    let again = async { while matches!(node.submit(asked(key, start(&name))).await, Err(NoAnswer::Overloaded)) {} };
+    timeout(crate::house::LONG, again).await.expect("it begins once nothing is late");
     until(&node, &trip(&name), |thing| thing.rung().is_some()).await;
 }
 
