@@ -1,6 +1,6 @@
 //! Chores that are more than one command, and clusters to play with: `cargo xtask test` sets a machine up and runs every
-//! check of CI, in the order in which a failure is cheapest to learn of; what takes hours if it is to say more has a chore
-//! Each step is a command anyone can type; it is printed before it runs.
+//! check of CI, in the order in which a failure is cheapest to learn of; what takes longer has a chore of its own. Each step
+//! is a command anyone can type; it is printed before it runs.
 
 use std::path::{Path, PathBuf};
 use std::process::{Command, ExitCode};
