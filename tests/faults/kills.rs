@@ -9,7 +9,7 @@ use kit::{Dice, knob};
 use crate::history::Command;
 use crate::house::{House, spread};
 use crate::judge::{assert_clean, judge, judge_at_any_time, never_rewritten};
-use crate::load::{Activity, World, named_in};
+use crate::load::{Activity, World, assert_busy, named_in};
 
 /// How many kills the tests do; `cargo xtask soak` does thousands.
 const KILLS: u64 = 100;
@@ -104,7 +104,7 @@ pub(crate) async fn rest_and_judge_in(
     findings.extend(never_rewritten(&house.follower.seen, &evidence.events));
     assert_clean(&findings, || format!("{}\n{}", named_in(&findings, &evidence.history), docket.printed()));
     assert_eq!(world.history.findings(), Vec::<String>::new());
-    Activity::of(&evidence.history).assert_busy(&evidence.events, faults);
+    assert_busy(&evidence.history, &evidence.events, faults);
     house.assert_prompt();
     docket.terminate().await;
     evidence.history

@@ -13,7 +13,7 @@ use uuid::Uuid;
 use crate::history::Command;
 use crate::house::House;
 use crate::judge::{Finding, assert_clean, judge, judge_at_any_time, never_rewritten};
-use crate::load::{Activity, Shoppers, World, named_in};
+use crate::load::{Activity, Shoppers, World, assert_busy, named_in};
 
 mod brokers;
 mod database;
@@ -142,7 +142,7 @@ impl Trial {
         assert_eq!(self.world.history.findings(), Vec::<String>::new(), "seed {}", self.seed);
         let printed = self.cluster.printed();
         assert!(!printed.contains("panicked"), "seed {}: a node panicked\n{printed}", self.seed);
-        Activity::of(&evidence.history).assert_busy(&evidence.events, faults);
+        assert_busy(&evidence.history, &evidence.events, faults);
         self.cluster.terminate_nodes().await;
         println!(
             "{name}: seed {}, {:?}, {} events; {:.0} s, of which rest and judgement {:.0} s",
