@@ -9,6 +9,7 @@ mod folder;
 mod operations;
 mod parking;
 mod published;
+mod reader;
 mod rows;
 mod scan;
 mod shared;
