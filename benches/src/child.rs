@@ -12,6 +12,8 @@ use crate::{Done, How, wire};
 const READY_WITHIN: Duration = Duration::from_secs(300);
 /// How often it is asked meanwhile.
 const ASK_EVERY: Duration = Duration::from_millis(2);
+/// How often its lag is looked at.
+const LOOK_EVERY: Duration = Duration::from_millis(50);
 /// The kernel counts CPU time in ticks of 10 ms on every Linux there is.
 const TICKS_PER_S: f64 = 100.0;
 
@@ -93,6 +95,17 @@ impl Child {
     /// A figure of `/metrics`: the sum of all lines of that name.
     pub(crate) fn metric(&self, name: &str) -> Done<f64> {
         Ok(wire::metric(&self.get("/metrics")?.1, name))
+    }
+
+    /// Waits until its views reflect the whole log.
+    pub(crate) fn caught_up(&self) -> Done<()> {
+        // The gauge is there from the first page of the log on.
+        while self.metric("docket_projection_events_total")? == 0.0
+            || self.metric("docket_projection_lag_events")? > 0.0
+        {
+            std::thread::sleep(LOOK_EVERY);
+        }
+        Ok(())
     }
 
     /// CPU seconds it has spent.

@@ -1,6 +1,6 @@
 //! The load: `docket load`, the same for the product and for the floor, in a process of its own.
 
-use std::process::Command;
+use std::process::{Command, Stdio};
 
 use serde_json::Value;
 
@@ -94,7 +94,24 @@ pub(crate) fn load(
     Ok(Found { told, cost })
 }
 
+/// A load in the background, until it is dropped.
+pub(crate) struct Beside(std::process::Child);
+
+impl Drop for Beside {
+    fn drop(&mut self) {
+        // Gone already, if its server went before.
+        let _ = self.0.kill();
+        let _ = self.0.wait();
+    }
+}
+
 impl Child {
+    /// Orders placed in the background.
+    pub(crate) fn load_beside(&self, how: &How, pace: Loop) -> Done<Beside> {
+        let mut command = command(how, &[self.address().to_string()], Profile::Place, pace, "1h")?;
+        Ok(Beside(command.stdout(Stdio::null()).stderr(Stdio::null()).spawn()?))
+    }
+
     /// Puts it under load.
     pub(crate) fn load(&self, how: &How, profile: Profile, pace: Loop) -> Done<Found> {
         load(how, &[self.address().to_string()], profile, pace, || {

@@ -12,7 +12,7 @@ use engine::message::{Answer, CommandId, Envelope, Fingerprint, Precondition, Pr
 use engine::ports::Clock;
 use engine::position::{LogId, Offset, Partition};
 use engine::record::{FORMAT, Genesis, PLACEMENT_RULE, Record};
-use engine::stream::Tenant;
+use engine::stream::{StreamName, Tenant};
 use engine_embedded::{EmbeddedLog, Options};
 use engine_runtime::node::{Node, NodeOptions, Parts};
 use engine_runtime::outside::NoOutside;
@@ -20,7 +20,7 @@ use engine_runtime::store::{StateStore, StoreOptions};
 use engine_runtime::system::{SystemChance, SystemClock};
 use schemas::command::ShopCommand;
 use schemas::event::order::Line;
-use schemas::id::{CustomerId, LocationId, OrderId, Sku};
+use schemas::id::{CustomerId, LocationId, OrderId, Sku, stock_stream};
 use schemas::money::Money;
 use uuid::Uuid;
 
@@ -97,17 +97,38 @@ impl House {
         self.place_as(callers, because, over).await
     }
 
+    /// Makes streams long, `events` each: the stock of one SKU at each of so many locations, received piece by piece.
+    pub(crate) async fn receive(&self, callers: u64, streams: u64, events: u64) -> Done<()> {
+        // Where nothing was ever counted nothing is received.
+        let count = |number| {
+            stocked(number, |location_id, sku| ShopCommand::CountStock { location_id, sku, on_hand: 0, reason: None })
+        };
+        self.submit_all(callers, count, move |number| number >= streams).await?;
+        let receive = |location_id, sku| ShopCommand::ReceiveStock { location_id, sku, quantity: 1 };
+        let make = move |number| stocked(number % streams, receive);
+        self.submit_all(callers, make, move |number| number >= streams * (events - 1)).await?;
+        Ok(())
+    }
+
     async fn place_as(
         &self,
         callers: u64,
         provenance: Provenance,
         over: impl Fn(u64) -> bool + Clone + Send + Sync + 'static,
     ) -> Done<Times> {
-        let next = Arc::new(AtomicU64::new(0));
-        let goods = Arc::new(Goods::new()?);
+        let goods = Goods::new()?;
+        self.submit_all(callers, move |number| goods.order(number, provenance.clone()), over).await
+    }
+
+    async fn submit_all(
+        &self,
+        callers: u64,
+        make: impl Fn(u64) -> Envelope<ShopCommand> + Send + Sync + 'static,
+        over: impl Fn(u64) -> bool + Clone + Send + Sync + 'static,
+    ) -> Done<Times> {
+        let (next, make) = (Arc::new(AtomicU64::new(0)), Arc::new(make));
         let callers = (0..callers).map(|_| {
-            let (node, next, goods, over) = (self.node.clone(), next.clone(), goods.clone(), over.clone());
-            let provenance = provenance.clone();
+            let (node, next, make, over) = (self.node.clone(), next.clone(), make.clone(), over.clone());
             tokio::spawn(async move {
                 let mut times = Times::new();
                 loop {
@@ -115,11 +136,11 @@ impl House {
                     if over(number) {
                         return Ok::<_, String>(times);
                     }
-                    let envelope = goods.order(number, provenance.clone());
+                    let envelope = make(number);
                     let asked = Instant::now();
                     match node.submit(envelope).await {
                         Ok(Answer::Decided(decided)) if decided.outcome.is_accepted() => times.note(asked.elapsed()),
-                        other => return Err(format!("an order was not accepted: {other:?}")),
+                        other => return Err(format!("a command was not accepted: {other:?}")),
                     }
                 }
             })
@@ -166,22 +187,41 @@ impl Goods {
             unit_price: self.price,
             location_id: self.location.clone(),
         });
-        Envelope {
-            id: CommandId(id),
-            tenant: Tenant::default(),
-            resource: order_id.stream(),
-            fingerprint: Fingerprint([7; 16]),
-            precondition: Precondition::None,
-            provenance,
-            command: Some(ShopCommand::PlaceOrder {
-                order_id,
-                customer_id: self.customer.clone(),
-                location_id: self.location.clone(),
-                lines: lines.collect(),
-                payment: None,
-            }),
-        }
+        let command = ShopCommand::PlaceOrder {
+            order_id,
+            customer_id: self.customer.clone(),
+            location_id: self.location.clone(),
+            lines: lines.collect(),
+            payment: None,
+        };
+        envelope(CommandId(id), order_id.stream(), provenance, command)
     }
+}
+
+/// The location whose one shelf has this number.
+pub(crate) fn shelf(number: u64) -> String {
+    format!("shelf-{number}")
+}
+
+/// What lies there.
+pub(crate) const ON_SHELF: &str = "bell";
+
+/// A command for the stock on that shelf.
+fn stocked(number: u64, command: impl Fn(LocationId, Sku) -> ShopCommand) -> Envelope<ShopCommand> {
+    let location = LocationId::new(&shelf(number)).expect("a short word and a number");
+    let sku = Sku::new(ON_SHELF).expect("a short word");
+    let stream = stock_stream(&location, &sku);
+    envelope(CommandId(Uuid::now_v7()), stream, Provenance::default(), command(location, sku))
+}
+
+fn envelope(
+    id: CommandId,
+    resource: StreamName,
+    provenance: Provenance,
+    command: ShopCommand,
+) -> Envelope<ShopCommand> {
+    let (fingerprint, precondition) = (Fingerprint([7; 16]), Precondition::None);
+    Envelope { id, tenant: Tenant::default(), resource, fingerprint, precondition, provenance, command: Some(command) }
 }
 
 /// A data directory with many orders in it, closed.

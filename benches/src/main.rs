@@ -23,9 +23,12 @@ mod restart;
 mod several_nodes;
 mod table;
 mod times;
+mod visible;
 mod w1_http;
 mod w1_in_process;
 mod w2_hot_stock;
+mod w3_long_stream;
+mod w4_views;
 mod w5_replay;
 mod w6_checkout;
 mod wire;
@@ -66,7 +69,7 @@ struct How {
     /// Seconds per figure
     #[arg(long, global = true, value_name = "N")]
     seconds: Option<u32>,
-    /// Orders in the log of `restart` and `w5-replay`, and those that `growth` places
+    /// Orders in the log of `restart`, `w4-views` and `w5-replay`, and those that `growth` places
     #[arg(long, global = true, value_name = "N")]
     orders: Option<u64>,
     /// How large the log of `growth` grows, in GiB [default: 10]
@@ -93,6 +96,10 @@ enum Question {
     Reads,
     /// How fast are few SKUs reserved by many?
     W2HotStock,
+    /// How fast does a long stream take one event more, also right after a start?
+    W3LongStream,
+    /// How fast are views folded afresh, and how soon do they show what was accepted?
+    W4Views,
     /// How fast is everything read from the beginning?
     W5Replay,
     /// How fast do orders settle, from stock to money?
@@ -194,14 +201,20 @@ async fn ask(question: Question, how: &How) -> Done<()> {
     if asked(Question::W2HotStock) {
         w2_hot_stock::measure(how, &mut table)?;
     }
+    if asked(Question::W3LongStream) {
+        w3_long_stream::measure(how, &mut table).await?;
+    }
     if asked(Question::W6Checkout) {
         w6_checkout::measure(how, &mut table)?;
     }
     if asked(Question::Overload) {
         overload::measure(how, &mut table)?;
     }
-    if asked(Question::Restart) || asked(Question::W5Replay) {
+    if asked(Question::Restart) || asked(Question::W5Replay) || asked(Question::W4Views) {
         let history = house::History::make(how).await?;
+        if asked(Question::W4Views) {
+            tokio::task::block_in_place(|| w4_views::measure(how, &history, &mut table))?;
+        }
         if asked(Question::W5Replay) {
             w5_replay::measure(how, &history, &mut table)?;
         }

@@ -2,8 +2,7 @@
 //! open ask for them one after the other: all of a small set again and again (served from memory) or each once (loaded).
 //! Beside it the minimal handler, which answers the least there is.
 
-use std::io::{BufRead, BufReader, Read, Write};
-use std::net::{SocketAddr, TcpStream};
+use std::net::SocketAddr;
 use std::time::{Duration, Instant};
 
 use hdrhistogram::Histogram;
@@ -11,14 +10,13 @@ use hdrhistogram::Histogram;
 use crate::child::Child;
 use crate::generator::{Loop, Profile};
 use crate::table::{Row, Table};
+use crate::wire::Kept;
 use crate::{Done, How, floor};
 
 /// Connections that ask.
 const READERS: usize = 4;
 /// Orders that are read again and again.
 const HOT: usize = 500;
-/// Longest wait for an answer.
-const ANSWER_WITHIN: Duration = Duration::from_secs(30);
 
 pub(crate) fn measure(how: &How, table: &mut Table) -> Done<()> {
     let floor = floor::http::start(how)?;
@@ -97,34 +95,12 @@ fn ask_all(how: &How, server: &Child, paths: &[String]) -> Done<Asked> {
 }
 
 fn reader(address: SocketAddr, paths: &[String], first: usize, until: Instant) -> Done<Histogram<u64>> {
-    let stream = TcpStream::connect(address)?;
-    stream.set_nodelay(true)?;
-    stream.set_read_timeout(Some(ANSWER_WITHIN))?;
-    let (mut asking, mut answers) = (stream.try_clone()?, BufReader::new(stream));
-    let (mut times, mut line, mut body) = (Histogram::<u64>::new(3)?, String::new(), Vec::new());
+    let (mut server, mut times) = (Kept::open(address)?, Histogram::<u64>::new(3)?);
     let mut at = first * paths.len() / READERS;
     while Instant::now() < until {
-        let path = &paths[at % paths.len()];
-        at += 1;
         let began = Instant::now();
-        asking.write_all(format!("GET {path} HTTP/1.1\r\nHost: {address}\r\n\r\n").as_bytes())?;
-        let mut length = 0;
-        line.clear();
-        answers.read_line(&mut line)?;
-        if !line.contains(" 200 ") {
-            return Err(format!("{path}: {}", line.trim()).into());
-        }
-        loop {
-            line.clear();
-            answers.read_line(&mut line)?;
-            match line.trim_end().split_once(':') {
-                Some((name, value)) if name.eq_ignore_ascii_case("content-length") => length = value.trim().parse()?,
-                Some(_) => {}
-                None => break,
-            }
-        }
-        body.resize(length, 0);
-        answers.read_exact(&mut body)?;
+        server.get(&paths[at % paths.len()])?;
+        at += 1;
         times.saturating_record(u64::try_from(began.elapsed().as_micros()).unwrap_or(u64::MAX));
     }
     Ok(times)

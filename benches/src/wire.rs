@@ -1,6 +1,7 @@
-//! Asks a server for one thing over a connection of its own: for looks and probes, not for load.
+//! Asks a server for one thing over a connection of its own, for looks and probes; or for one after the other over a
+//! connection that stays open.
 
-use std::io::{Read, Write};
+use std::io::{BufRead, BufReader, Read, Write};
 use std::net::{SocketAddr, TcpStream};
 use std::time::Duration;
 
@@ -58,6 +59,70 @@ pub(crate) fn ask(
 /// Reads something.
 pub(crate) fn get(server: SocketAddr, path: &str) -> Done<Reply> {
     ask(server, &format!("GET {path}"), &[], "", LOOKS_WITHIN)
+}
+
+/// A connection that stays open.
+pub(crate) struct Kept {
+    server: SocketAddr,
+    asking: TcpStream,
+    answers: BufReader<TcpStream>,
+    line: String,
+    body: Vec<u8>,
+}
+
+impl Kept {
+    pub(crate) fn open(server: SocketAddr) -> Done<Self> {
+        let stream = TcpStream::connect(server)?;
+        stream.set_nodelay(true)?;
+        stream.set_read_timeout(Some(LOOKS_WITHIN))?;
+        let (asking, answers) = (stream.try_clone()?, BufReader::new(stream));
+        Ok(Self { server, asking, answers, line: String::new(), body: Vec::new() })
+    }
+
+    /// Reads something; anything but 200 is an error.
+    pub(crate) fn get(&mut self, path: &str) -> Done<()> {
+        self.ask(&format!("GET {path}"), "")
+    }
+
+    /// Commands something under a new key; anything but 200 is an error.
+    pub(crate) fn post(&mut self, path: &str, body: &str) -> Done<()> {
+        let (key, length) = (uuid::Uuid::now_v7(), body.len());
+        let json = "Content-Type: application/json";
+        self.ask(
+            &format!("POST {path}"),
+            &format!("Idempotency-Key: {key}\r\n{json}\r\nContent-Length: {length}\r\n\r\n{body}"),
+        )
+    }
+
+    /// `rest` is what follows the request's first headers, with the blank line before its body; nothing if it has none.
+    fn ask(&mut self, what: &str, rest: &str) -> Done<()> {
+        let rest = if rest.is_empty() { "\r\n" } else { rest };
+        self.asking.write_all(format!("{what} HTTP/1.1\r\nHost: {}\r\n{rest}", self.server).as_bytes())?;
+        self.next_line()?;
+        if !self.line.contains(" 200 ") {
+            return Err(format!("{what}: {}", self.line.trim()).into());
+        }
+        let mut length = 0;
+        loop {
+            self.next_line()?;
+            match self.line.trim_end().split_once(':') {
+                Some((name, value)) if name.eq_ignore_ascii_case("content-length") => length = value.trim().parse()?,
+                Some(_) => {}
+                None => break,
+            }
+        }
+        self.body.resize(length, 0);
+        self.answers.read_exact(&mut self.body)?;
+        Ok(())
+    }
+
+    fn next_line(&mut self) -> Done<()> {
+        self.line.clear();
+        match self.answers.read_line(&mut self.line)? {
+            0 => Err("the server hung up".into()),
+            _ => Ok(()),
+        }
+    }
 }
 
 /// A figure of `/metrics`: the sum of all lines of that name.

@@ -3,7 +3,7 @@
 //! disk by much.
 
 use std::fs::{File, OpenOptions};
-use std::io::Write;
+use std::io::{Read, Write};
 use std::os::unix::fs::FileExt;
 use std::path::Path;
 use std::sync::Arc;
@@ -130,6 +130,24 @@ pub(crate) async fn rate(how: &How, callers: u32) -> Done<(f64, Times)> {
         times.add(&caller.await??);
     }
     Ok((times.count() as f64 / began.elapsed().as_secs_f64(), times))
+}
+
+/// Records a second that can be read from a file of so many, with nothing looked at.
+pub(crate) fn read_rate(how: &How, records: u64) -> Done<f64> {
+    /// Bytes asked for at once: as many as the log's own reader.
+    const CHUNK_BYTES: usize = 64 << 10;
+    let scratch = how.scratch()?;
+    let path = scratch.path().join("floor.log");
+    drop(zeroed(&path, records * RECORD_BYTES as u64)?);
+    let (mut file, mut chunk, mut bytes) = (File::open(&path)?, vec![0; CHUNK_BYTES], 0);
+    let began = Instant::now();
+    loop {
+        match file.read(&mut chunk)? {
+            0 => break,
+            read => bytes += read,
+        }
+    }
+    Ok((bytes / RECORD_BYTES) as f64 / began.elapsed().as_secs_f64())
 }
 
 pub(crate) async fn measure(how: &How, table: &mut Table) -> Done<()> {

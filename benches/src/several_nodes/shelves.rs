@@ -2,23 +2,19 @@
 //! what, where each partition ends, and how soon one that was without a leader has one.
 
 use std::collections::BTreeMap;
-use std::net::SocketAddr;
 use std::time::{Duration, Instant};
-
-use uuid::Uuid;
 
 use crate::Done;
 use crate::ground::{Nodes, PARTITIONS};
+use crate::visible::{self, deliver};
 use crate::wire::{self, Reply};
 
 /// More shelves than it takes to find one in each partition.
-const SHELVES_MAX: usize = 400;
+const SHELVES_MAX: u64 = 400;
 /// How long a delivery may take.
 const DELIVERED_WITHIN: Duration = Duration::from_secs(5);
 /// How long until nodes have shared the partitions among them.
 const SHARED_WITHIN: Duration = Duration::from_secs(30);
-/// How long until views have caught up.
-const SEEN_WITHIN: Duration = Duration::from_secs(600);
 /// Between two looks at something that has no better way to tell.
 const LOOK_AGAIN_AFTER: Duration = Duration::from_millis(100);
 
@@ -31,11 +27,8 @@ impl Shelves {
         let server = nodes.addresses()[0];
         let mut shelves = BTreeMap::new();
         for number in 0..SHELVES_MAX {
-            let shelf = format!("/v1/stock/shelf-{number}/bell");
-            let key = Uuid::now_v7().to_string();
-            let body = r#"{"on_hand":1,"reason":"benches"}"#;
-            let headers = [("Idempotency-Key", key.as_str())];
-            let reply = wire::ask(server, &format!("PUT {shelf}"), &headers, body, DELIVERED_WITHIN)?;
+            let shelf = visible::path(number);
+            let reply = visible::put_up(server, &shelf)?;
             let (partition, _) = position(&reply).ok_or_else(|| format!("a shelf was not put up: {reply:?}"))?;
             shelves.entry(partition).or_insert(shelf);
             if shelves.len() == usize::from(PARTITIONS) {
@@ -101,32 +94,6 @@ impl Shelves {
         let server = nodes.addresses()[0];
         let ends = self.all().map(|(_, shelf)| deliver(server, shelf, DELIVERED_WITHIN));
         Ok(ends.collect::<Done<Vec<_>>>()?.join(", "))
-    }
-}
-
-/// One piece more on a shelf; the position of that in the log.
-pub(super) fn deliver(server: SocketAddr, shelf: &str, within: Duration) -> Done<String> {
-    let key = Uuid::now_v7().to_string();
-    let headers = [("Idempotency-Key", key.as_str())];
-    let reply = wire::ask(server, &format!("POST {shelf}/receive"), &headers, r#"{"quantity":1}"#, within)?;
-    match reply.header("docket-position") {
-        Some(position) if reply.status == 200 => Ok(position.to_owned()),
-        _ => Err(format!("a delivery was not accepted: {reply:?}").into()),
-    }
-}
-
-/// Waits until a read that is no older than these positions is answered.
-pub(super) fn wait_seen(server: SocketAddr, path: &str, positions: &str) -> Done<()> {
-    let began = Instant::now();
-    let headers = [("Docket-Min-Position", positions), ("Prefer", "wait=10")];
-    loop {
-        let reply = wire::ask(server, &format!("GET {path}"), &headers, "", Duration::from_secs(15));
-        match reply {
-            Ok(reply) if reply.status == 200 => return Ok(()),
-            other if began.elapsed() > SEEN_WITHIN => return Err(format!("views do not catch up: {other:?}").into()),
-            // It waited for us, or is not there yet.
-            _ => std::thread::sleep(Duration::from_millis(1)),
-        }
     }
 }
 

@@ -5,10 +5,11 @@
 use std::net::SocketAddr;
 use std::time::{Duration, Instant};
 
-use super::shelves::{Shelves, deliver};
+use super::shelves::Shelves;
 use crate::generator::{Loop, Profile};
 use crate::ground::{Ground, Nodes};
 use crate::table::{Row, Table};
+use crate::visible::deliver;
 use crate::{Done, How};
 
 /// How many kills.

@@ -3,11 +3,11 @@
 
 use std::time::{Duration, Instant};
 
-use super::shelves::{Shelves, deliver, wait_seen};
+use super::shelves::Shelves;
 use crate::generator::{self, Loop, Profile};
 use crate::ground::{Ground, Nodes};
 use crate::table::{Row, Table};
-use crate::times::Times;
+use crate::visible::{self, wait_seen};
 use crate::{Done, How};
 
 /// Events that a process has brought into views.
@@ -19,10 +19,6 @@ const ORDERS: u64 = 200_000;
 const ORDERS_QUICK: u64 = 5_000;
 /// Orders a second meanwhile.
 const RATE: u32 = 500;
-/// Between two commands whose way into the views is timed.
-const PAUSE: Duration = Duration::from_millis(10);
-/// How long a command may take.
-const ACCEPTED_WITHIN: Duration = Duration::from_secs(10);
 /// How often it is looked for the first rows.
 const LOOK_EVERY: Duration = Duration::from_millis(10);
 /// How long until the first are there.
@@ -108,18 +104,8 @@ fn lag(how: &How, nodes: &Nodes<'_>, shelves: &Shelves) -> Done<Row> {
     let lasting = Duration::from_secs(u64::from(how.seconds()));
     let load = nodes.load_beside(how, Profile::Place, Loop::Open { rate: RATE }, "1h")?;
     std::thread::sleep(lasting / 4);
-    let (began, servers) = (Instant::now(), nodes.addresses());
-    let mut times = Times::new();
-    for (at, (_, shelf)) in shelves.all().cycle().enumerate() {
-        if began.elapsed() > lasting {
-            break;
-        }
-        let asked = Instant::now();
-        let position = deliver(servers[at % servers.len()], shelf, ACCEPTED_WITHIN)?;
-        wait_seen(servers[(at + 1) % servers.len()], shelf, &position)?;
-        times.note(asked.elapsed());
-        std::thread::sleep(PAUSE);
-    }
+    let shelves = shelves.all().map(|(_, shelf)| shelf).collect::<Vec<_>>();
+    let times = visible::times(&nodes.addresses(), &shelves, lasting)?;
     drop(load);
     Ok(Row {
         p50_ms: Some(times.at(0.5)),

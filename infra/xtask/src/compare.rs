@@ -18,7 +18,7 @@ use crate::{Done, root, step_in, target};
 /// Questions that a server is asked; also what `all` means here.
 const OF_A_SERVER: [&str; 3] = ["w1-http", "w2-hot-stock", "w6-checkout"];
 /// Questions whose answer is in the `benches` itself.
-const IN_PROCESS: [&str; 3] = ["w1-in-process", "w5-replay", "restart"];
+const IN_PROCESS: [&str; 5] = ["w1-in-process", "w3-long-stream", "w4-views", "w5-replay", "restart"];
 
 /// What is compared of a line, and whether more of it is better.
 const FIGURES: [(&str, &str, bool); 5] = [
