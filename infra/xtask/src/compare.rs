@@ -59,7 +59,7 @@ pub(crate) fn compare(plan: &Plan<'_>) -> Done {
         "all" => OF_A_SERVER.to_vec(),
         one if OF_A_SERVER.contains(&one) || IN_PROCESS.contains(&one) => vec![one],
         other => {
-            let known = [OF_A_SERVER, IN_PROCESS].concat().join(", ");
+            let known = [&OF_A_SERVER[..], &IN_PROCESS].concat().join(", ");
             return Err(format!("{other} cannot be compared; these can: {known}"));
         }
     };

@@ -8,21 +8,22 @@ use serde_json::Value;
 
 use super::{Done, root, step};
 
-/// Test targets that wait most of the time.
-const WAITING: &[&str] = &["kafka", "tls", "trials"];
+/// Test targets that wait most of the time, in lanes of their own: those of several nodes on real brokers for elections,
+/// time-outs and processes that start, those of faults for what was killed, frozen or cut off to come back.
+const WAITING: [&[&str]; 2] = [&["kafka", "tls", "trials"], &["faults"]];
 /// All that fails is told in one run.
 const ALL: &[&str] = &["test", "--workspace", "--all-features", "--no-fail-fast"];
 
-/// Runs every integration test of the workspace, in two lanes: those of several nodes on real brokers mostly wait, for
-/// elections, time-outs and processes that start.
+/// Runs every integration test of the workspace: those that wait beside those that do not.
 pub(crate) fn run_tests() -> Done {
-    let (waiting, busy): (Vec<_>, Vec<_>) =
-        test_targets()?.into_iter().partition(|name| WAITING.contains(&name.as_str()));
-    let waiting = Lane::start(arguments(&waiting))?;
+    let all = test_targets()?;
+    let waits = |name: &String| WAITING.iter().any(|lane| lane.contains(&name.as_str()));
+    let lane = |its: &&[&str]| all.iter().filter(|name| its.contains(&name.as_str())).cloned().collect::<Vec<_>>();
+    let waiting = WAITING.iter().map(|its| Lane::start(arguments(&lane(its)))).collect::<Result<Vec<_>, _>>()?;
+    let busy = all.iter().filter(|name| !waits(name)).cloned().collect::<Vec<_>>();
     let busy = step("cargo", &arguments(&busy).iter().map(String::as_str).collect::<Vec<_>>());
-    // Also if the other lane failed: nothing is left running, and both tell what they found.
-    let waiting = waiting.end();
-    busy.and(waiting)
+    // Also if another lane failed: nothing is left running, and all tell what they found.
+    waiting.into_iter().map(Lane::end).fold(busy, Result::and)
 }
 
 /// Builds every integration test of the workspace.
