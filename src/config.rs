@@ -48,6 +48,7 @@ pub(crate) struct Config {
     pub(crate) log: LogConfig,
     pub(crate) ownership: OwnershipConfig,
     pub(crate) read_store: ReadStoreConfig,
+    pub(crate) state_store: StateStoreConfig,
     pub(crate) timeouts: TimeoutsConfig,
     pub(crate) limits: LimitsConfig,
     pub(crate) telemetry: TelemetryConfig,
@@ -120,12 +121,14 @@ pub(crate) struct LogConfig {
     pub(crate) kind: LogKind,
     pub(crate) name: String,
     pub(crate) partitions: u16,
+    pub(crate) cache_mib: usize,
     pub(crate) kafka: KafkaConfig,
 }
 
 impl Default for LogConfig {
     fn default() -> Self {
-        Self { kind: LogKind::Embedded, name: "main".to_owned(), partitions: 12, kafka: KafkaConfig::default() }
+        let kafka = KafkaConfig::default();
+        Self { kind: LogKind::Embedded, name: "main".to_owned(), partitions: 12, cache_mib: 32, kafka }
     }
 }
 
@@ -220,6 +223,7 @@ pub(crate) struct ReadStoreConfig {
     pub(crate) read_timeout_ms: u64,
     pub(crate) write_timeout_ms: u64,
     pub(crate) lease_ms: u64,
+    pub(crate) page_cache_mib: u32,
     pub(crate) cache_mib: u64,
     pub(crate) cache_age_ms: u64,
 }
@@ -233,9 +237,23 @@ impl Default for ReadStoreConfig {
             read_timeout_ms: 3_000,
             write_timeout_ms: 15_000,
             lease_ms: 5_000,
+            page_cache_mib: 4,
             cache_mib: 16,
             cache_age_ms: 300_000,
         }
+    }
+}
+
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub(crate) struct StateStoreConfig {
+    pub(crate) cache_mib: u64,
+    pub(crate) write_buffer_mib: u64,
+}
+
+impl Default for StateStoreConfig {
+    fn default() -> Self {
+        Self { cache_mib: 32, write_buffer_mib: 2 }
     }
 }
 
@@ -281,6 +299,8 @@ pub(crate) struct LimitsConfig {
     pub(crate) sagas_open: usize,
     pub(crate) history_reads: usize,
     pub(crate) forwards: usize,
+    pub(crate) body_kib: usize,
+    pub(crate) batch_events: usize,
     pub(crate) state_cache_mib: u64,
 }
 
@@ -296,6 +316,8 @@ impl Default for LimitsConfig {
             sagas_open: 2_048,
             history_reads: 16,
             forwards: 1_024,
+            body_kib: 256,
+            batch_events: 1_000,
             state_cache_mib: 8,
         }
     }

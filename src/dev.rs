@@ -5,12 +5,15 @@ use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::time::{Duration, Instant};
 
+use chassis::body::BodyLimits;
 use chassis::gate::GateLimits;
 use chassis::metrics::Metrics;
 use chassis::server::{Exposure, Limits, Server};
 use chassis::telemetry::{self, LogFormat};
 use clap::{Args, ValueEnum};
+use engine_embedded::CACHE_BYTES;
 use engine_runtime::node::NodeOptions;
+use engine_runtime::store::StoreOptions;
 
 use crate::demo;
 use crate::descriptors::room_for;
@@ -80,12 +83,14 @@ pub(crate) async fn run(arguments: DevArguments) -> Result<(), Failure> {
         name: "dev".to_owned(),
         address: address.to_string(),
         roles: Roles::ALL,
-        log: if arguments.memory { LogPlan::Memory } else { LogPlan::Embedded(data.log()) },
+        log: if arguments.memory { LogPlan::Memory } else { LogPlan::Embedded(data.log(), CACHE_BYTES) },
         others: None,
         partitions: PARTITIONS,
         data,
         gates: GateLimits::DEFAULT,
         node: NodeOptions::default(),
+        bodies: BodyLimits::DEFAULT,
+        states: StoreOptions::default(),
         rows: RowsPlan::default(),
         dev_routes: true,
         drain_within: DRAIN_WITHIN,

@@ -97,7 +97,7 @@ pub(crate) async fn run(arguments: &ConfigArguments, global: &Global) -> Result<
     findings.extend(blocking(move || Ok(disk::look(&data))).await?);
     findings.extend(data::look(&config).await?);
     findings.extend(blocking(|| Ok(clock::look())).await?);
-    findings.extend(limits::look(config.limits.connections as u64, config.limits.state_cache_mib));
+    findings.extend(limits::look(&config));
     findings.push(listening("listen.http", config.listen.http));
     if config.log.kind == LogKind::Kafka {
         findings.push(listening("listen.grpc", config.listen.grpc));

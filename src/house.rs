@@ -10,6 +10,7 @@ use axum::middleware::{Next, from_fn_with_state};
 use axum::response::Response;
 use axum::routing::{any, get};
 use chassis::app::turned_away;
+use chassis::body::BodyLimits;
 use chassis::cursor::CursorKey;
 use chassis::gate::{GateLimits, Gates};
 use chassis::health::Health;
@@ -23,7 +24,7 @@ use domain::Shop;
 use engine::ports::Clock;
 use engine_runtime::node::{Node, NodeOptions, Parts};
 use engine_runtime::projection::{Projection, ProjectionStatus};
-use engine_runtime::store::StateStore;
+use engine_runtime::store::{StateStore, StoreOptions};
 use engine_runtime::system::{SystemChance, SystemClock};
 use engine_sql::SqlReadStore;
 use http::{Method, StatusCode};
@@ -69,7 +70,11 @@ pub(crate) struct Plan {
     pub(crate) gates: GateLimits,
     /// What the write side bounds.
     pub(crate) node: NodeOptions,
-    /// What it bounds in a read store that nodes share.
+    /// What of a request's body is read.
+    pub(crate) bodies: BodyLimits,
+    /// What the state store bounds.
+    pub(crate) states: StoreOptions,
+    /// What it bounds in its read models.
     pub(crate) rows: RowsPlan,
     /// Whether `/dev/*` is served: everybody may see and do everything there.
     pub(crate) dev_routes: bool,
@@ -116,7 +121,7 @@ pub(crate) async fn run(
     greet: impl FnOnce(&Plan),
 ) -> Result<(), Failure> {
     let opening = Opening::new();
-    let app = opening.app(Gates::new(&plan.gates), metrics, &stop);
+    let app = opening.app(Gates::new(&plan.gates), metrics, &stop).bounding_bodies(plan.bodies);
     let serving = tokio::spawn(server.run(app.clone(), stop.clone()));
     let opened = tokio::select! {
         opened = House::open(plan, &opening) => opened.map(Some),
@@ -186,6 +191,7 @@ impl House {
             Arc::clone(&clock),
             followed.projection.clone(),
             plan.data.check(),
+            plan.rows.batch_events_max,
         );
         // Cursors outlive a restart and hold on every node: their key follows from the log's own.
         let cursors = CursorKey::new(&[&genesis.fingerprint_key[..], b"cursors"].concat());
@@ -222,7 +228,7 @@ impl House {
 
     fn measured(&self) -> Measured {
         let (node, projection) = (self.node.clone(), self.followed.projection.clone());
-        Measured { node, projection, rows: Arc::clone(&self.followed.rows) }
+        Measured { node, projection, rows: Arc::clone(&self.followed.rows), kept: Arc::clone(&self.kept) }
     }
 
     fn health(&self, stop: &CancellationToken) -> Health {
@@ -303,12 +309,14 @@ struct Measured {
     node: Node<Shop>,
     projection: Projection,
     rows: Arc<SqlReadStore>,
+    kept: Arc<Kept>,
 }
 
 /// Looks how full everything is, and how many sagas stand where, before the metrics are told: nobody needs to know between
 /// two scrapes.
 async fn measuring(State(measured): State<Measured>, request: Request, next: Next) -> Response {
-    let Measured { node, projection, rows } = measured;
+    let Measured { node, projection, rows, kept } = measured;
+    kept.measure();
     node.measure();
     projection.measure();
     rows.measure();

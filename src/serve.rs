@@ -4,6 +4,7 @@
 use std::net::SocketAddr;
 use std::time::{Duration, Instant};
 
+use chassis::body::BodyLimits;
 use chassis::gate::GateLimits;
 use chassis::metrics::Metrics;
 use chassis::server::{Exposure, Limits, Server};
@@ -11,6 +12,7 @@ use chassis::telemetry;
 use clap::Args;
 use engine_runtime::node::NodeOptions;
 use engine_runtime::projection::cache::CacheOptions;
+use engine_runtime::store::StoreOptions;
 use tokio::net::TcpListener;
 
 use crate::config::{Config, ConfigArguments, LogKind, OwnershipKind, Role};
@@ -108,7 +110,7 @@ fn plan(config: &Config, others: Option<OthersPlan>, grpc: Option<SocketAddr>) -
     });
     let data = Data::keep(&config.data.0, rows)?;
     let log = match config.log.kind {
-        LogKind::Embedded => LogPlan::Embedded(data.log()),
+        LogKind::Embedded => LogPlan::Embedded(data.log(), config.log.cache_mib << 20),
         LogKind::Kafka => on_kafka(config, &data)?,
     };
     Ok(Plan {
@@ -141,8 +143,14 @@ fn plan(config: &Config, others: Option<OthersPlan>, grpc: Option<SocketAddr>) -
             call_wait: ms(config.timeouts.gateway_ms),
             ..NodeOptions::default()
         },
+        bodies: BodyLimits { bytes_max: config.limits.body_kib << 10, ..BodyLimits::DEFAULT },
+        states: StoreOptions {
+            cache_bytes: config.state_store.cache_mib << 20,
+            ..StoreOptions::default().with_write_buffer(config.state_store.write_buffer_mib << 20)
+        },
         rows: RowsPlan {
             readers: config.read_store.readers,
+            page_cache_kib: config.read_store.page_cache_mib << 10,
             writers: config.read_store.writers,
             read_wait: ms(config.read_store.read_timeout_ms),
             write_wait: ms(config.read_store.write_timeout_ms),
@@ -152,6 +160,7 @@ fn plan(config: &Config, others: Option<OthersPlan>, grpc: Option<SocketAddr>) -
                 age_max: ms(config.read_store.cache_age_ms),
                 ..CacheOptions::default()
             },
+            batch_events_max: config.limits.batch_events,
         },
         dev_routes: config.dev_routes,
         drain_within: ms(config.timeouts.drain_ms),
@@ -170,4 +179,46 @@ fn on_kafka(_config: &Config, _data: &Data) -> Result<LogPlan, Failure> {
 
 fn ms(number: u64) -> Duration {
     Duration::from_millis(number)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// What a test turns is told to who bounds it; that it is held there is for its own tests.
+    #[test]
+    fn bounds_reach_those_who_keep_them() {
+        let folder = std::env::temp_dir().join(format!("docket-serve-test-{}", uuid::Uuid::now_v7()));
+        let mut config = Config::default();
+        config.data.0 = folder.clone();
+        config.log.cache_mib = 64;
+        config.state_store.cache_mib = 5;
+        config.state_store.write_buffer_mib = 3;
+        config.read_store.readers = 7;
+        config.read_store.page_cache_mib = 9;
+        config.limits.body_kib = 32;
+        config.limits.batch_events = 11;
+        let plan = plan(&config, None, None).unwrap_or_else(|_| panic!("a plan"));
+        std::fs::remove_dir_all(&folder).unwrap();
+        assert!(matches!(plan.log, LogPlan::Embedded(_, bytes) if bytes == 64 << 20));
+        assert_eq!((plan.states.cache_bytes, plan.states.write_buffer_bytes), (5 << 20, 3 << 20));
+        assert_eq!(plan.states.reserve_bytes, 36 << 20, "room for twelve of them");
+        assert_eq!((plan.rows.readers, plan.rows.page_cache_kib, plan.rows.batch_events_max), (7, 9 << 10, 11));
+        assert_eq!(plan.bodies.bytes_max, 32 << 10);
+        #[cfg(feature = "kafka")]
+        assert_eq!(config.kafka_options(&folder).map(|options| options.cache_bytes).ok(), Some(64 << 20));
+    }
+
+    #[test]
+    fn what_nobody_set_is_as_in_dev() {
+        let folder = std::env::temp_dir().join(format!("docket-serve-test-{}", uuid::Uuid::now_v7()));
+        let mut config = Config::default();
+        config.data.0 = folder.clone();
+        let plan = plan(&config, None, None).unwrap_or_else(|_| panic!("a plan"));
+        std::fs::remove_dir_all(&folder).unwrap();
+        assert!(matches!(plan.log, LogPlan::Embedded(_, bytes) if bytes == engine_embedded::CACHE_BYTES));
+        assert_eq!(format!("{:?}", plan.states), format!("{:?}", StoreOptions::default()));
+        assert_eq!(format!("{:?}", plan.rows), format!("{:?}", RowsPlan::default()));
+        assert_eq!(format!("{:?}", plan.bodies), format!("{:?}", BodyLimits::DEFAULT));
+    }
 }

@@ -72,13 +72,21 @@ pub struct Part {
     pub log_end: Option<Arc<dyn Fn(Partition) -> Option<Offset> + Send + Sync>>,
     /// Rows kept at hand for readers.
     pub cache: CacheOptions,
+    /// Events folded in one transaction; twice as many where nodes share the store. 1 or more.
+    pub batch_events_max: usize,
 }
 
+/// Events folded in one transaction unless said otherwise. A row is held as a JSON value, which takes some ten kilobytes
+/// for an order of three lines, and a batch is held three times while it is committed: smaller ones than the engine's own
+/// keep the process within its memory.
+pub const BATCH_EVENTS_MAX: usize = 1_000;
+
 impl Part {
-    /// A node that feeds, over a log that is no copy. 5 s for leases, 2 workers.
+    /// A node that feeds, over a log that is no copy. 5 s for leases, 2 workers, [`BATCH_EVENTS_MAX`].
     pub fn new(node: impl Into<String>) -> Self {
         let (lease, cache) = (Duration::from_secs(5), CacheOptions::default());
-        Self { node: node.into(), feed: true, lease, workers: 2, log_end: None, cache }
+        let batch_events_max = BATCH_EVENTS_MAX;
+        Self { node: node.into(), feed: true, lease, workers: 2, log_end: None, cache, batch_events_max }
     }
 }
 
@@ -97,12 +105,14 @@ pub async fn follow(
 ) -> Result<(Projection, Option<Shared>), ProjectionFault> {
     let share = ShareOptions { feed: part.feed, lease: part.lease, ..ShareOptions::new(part.node, genesis.partitions) };
     let Some(shared) = store.share(share) else {
-        let options = ProjectionOptions { cache: part.cache, ..options() };
+        let options = ProjectionOptions { cache: part.cache, ..options(part.batch_events_max) };
         let alone = Projection::start(log, genesis, Arc::new(ShopView), store, clock, options);
         return Ok((alone.await?, None));
     };
     let sharing = Sharing { feeds: shared.feeds(), progress: shared.progress(), log_end: part.log_end };
-    let options = ProjectionOptions { workers: part.workers, cache: part.cache, batch_events_max: 2_000, ..options() };
+    // A transaction over the network costs more than one in a file, however little is in it.
+    let batches = options(2 * part.batch_events_max);
+    let options = ProjectionOptions { workers: part.workers, cache: part.cache, ..batches };
     let projection = Projection::start_shared(log, genesis, Arc::new(ShopView), store, clock, sharing, options);
     Ok((projection, Some(shared)))
 }
@@ -114,7 +124,7 @@ pub async fn start(
     store: Arc<dyn ReadStore>,
     clock: Arc<dyn Clock>,
 ) -> Result<Projection, ProjectionFault> {
-    Projection::start(log, genesis, Arc::new(ShopView), store, clock, options()).await
+    Projection::start(log, genesis, Arc::new(ShopView), store, clock, options(BATCH_EVENTS_MAX)).await
 }
 
 /// What an operator may do to the shop's projection.
@@ -124,7 +134,8 @@ pub type Operations = engine_runtime::projection::Operations<ShopView>;
 pub const NAME: &str = "shop";
 
 /// What an operator may do to the projection that [`follow`] started. A check of everything folds into a file at
-/// `scratch`, which is gone afterwards.
+/// `scratch`, which is gone afterwards. Rows beside are
+/// folded in transactions of [`Part::batch_events_max`].
 pub fn operations(
     log: Arc<dyn Log>,
     genesis: &Genesis,
@@ -132,6 +143,7 @@ pub fn operations(
     clock: Arc<dyn Clock>,
     live: Projection,
     scratch: PathBuf,
+    batch_events_max: usize,
 ) -> Operations {
     Operations::new(OperationsParts {
         log,
@@ -140,15 +152,13 @@ pub fn operations(
         store,
         clock,
         live,
-        options: ProjectionOptions { name: "shop-rebuild", ..options() },
+        options: ProjectionOptions { name: "shop-rebuild", ..options(batch_events_max) },
         scratch: scratch::at(scratch),
     })
 }
 
-fn options() -> ProjectionOptions {
-    // A row is held as a JSON value, which takes some ten kilobytes for an order of three lines, and a batch is held
-    // three times while it is committed: smaller ones than the engine's own keep the process within its memory.
-    ProjectionOptions { name: NAME, batch_events_max: 1_000, rows_cached_max: 512, ..ProjectionOptions::default() }
+fn options(batch_events_max: usize) -> ProjectionOptions {
+    ProjectionOptions { name: NAME, batch_events_max, rows_cached_max: 512, ..ProjectionOptions::default() }
 }
 
 /// Counts the sagas by state into the gauge `docket_sagas`. For whoever renders metrics, right before.

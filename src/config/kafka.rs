@@ -21,6 +21,7 @@ impl Config {
             delivery_timeout: ms(kafka.delivery_timeout_ms),
             request_timeout: ms(kafka.request_timeout_ms),
             session_timeout: ms(kafka.session_timeout_ms),
+            cache_bytes: self.log.cache_mib << 20,
             security: security(kafka)?,
             ..KafkaOptions::new(kafka.bootstrap.clone().unwrap_or_default(), self.log.name.clone(), copy)
         })

@@ -39,6 +39,11 @@ pub(crate) const KEYS: &[Key] = &[
     ),
     key("log.name", Kind::Text, "The log's name: its topic is docket.log.NAME. a-z, 0-9, - and _."),
     key("log.partitions", Kind::Whole(1, 1_024), "Partitions of a log that is made; fixed for ever after."),
+    key(
+        "log.cache_mib",
+        Kind::Whole(1, 65_536),
+        "Memory for what is read of the log, in MiB: half blocks, a quarter indexes, an eighth headers, an eighth its end.",
+    ),
     key("log.kafka.bootstrap", Kind::Text, "Brokers to begin with: host:port, commas between them."),
     key(
         "log.kafka.replication_factor",
@@ -93,7 +98,7 @@ pub(crate) const KEYS: &[Key] = &[
         Kind::Url,
         "Where read models are: postgres://… that nodes share, or sqlite:FILE of this node. views.db in data if not set.",
     ),
-    key("read_store.readers", Kind::Whole(1, 1_000), "PostgreSQL: connections that read at once."),
+    key("read_store.readers", Kind::Whole(1, 1_000), "Connections that read at once."),
     key("read_store.writers", Kind::Whole(1, 64), "PostgreSQL: transactions that feed read models at once."),
     key("read_store.read_timeout_ms", Kind::Whole(100, 60_000), "PostgreSQL: longest statement of a read."),
     key(
@@ -107,6 +112,11 @@ pub(crate) const KEYS: &[Key] = &[
         "PostgreSQL: how long what a dead node fed waits until another one feeds it.",
     ),
     key(
+        "read_store.page_cache_mib",
+        Kind::Whole(1, 4_096),
+        "SQLite: memory for pages of the connection that writes, in MiB; each that reads has half as much.",
+    ),
+    key(
         "read_store.cache_mib",
         Kind::Whole(0, 65_536),
         "Memory for rows that were read, so that they are not loaded again, in MiB. 0 keeps none.",
@@ -115,6 +125,12 @@ pub(crate) const KEYS: &[Key] = &[
         "read_store.cache_age_ms",
         Kind::Whole(100, 86_400_000),
         "How long such a row is served before it is loaded again, a fifth more or less. It is kept true meanwhile.",
+    ),
+    key("state_store.cache_mib", Kind::Whole(1, 65_536), "Memory for what is read of the state store's files, in MiB."),
+    key(
+        "state_store.write_buffer_mib",
+        Kind::Whole(1, 16),
+        "Memory for what is written to a table before it is sorted into a file, in MiB, of a state store that is made.",
     ),
     key(
         "timeouts.answer_ms",
@@ -173,6 +189,12 @@ pub(crate) const KEYS: &[Key] = &[
         "limits.forwards",
         Kind::Whole(16, 1_024),
         "Commands under way to one other node at once; more are told to retry. Four times as many in all.",
+    ),
+    key("limits.body_kib", Kind::Whole(16, 1_024), "Longest body of a request, in KiB."),
+    key(
+        "limits.batch_events",
+        Kind::Whole(1, 20_000),
+        "Events folded into read models in one transaction; on PostgreSQL twice as many.",
     ),
     key("limits.state_cache_mib", Kind::Whole(1, 65_536), "Memory for folded states, all partitions together, in MiB."),
     key("telemetry.format", Kind::OneOf(&["auto", "json", "text"]), "How log lines look: auto is text on a terminal."),

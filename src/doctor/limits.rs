@@ -6,18 +6,22 @@ use std::path::{Path, PathBuf};
 use rustix::process::{Resource, getrlimit};
 
 use super::Finding;
+use crate::config::Config;
 use crate::descriptors::FILES_BESIDE;
 
-/// Memory that a node takes beside its cache of states, in MiB: under load, with views.
-const MEMORY_BESIDE_MIB: u64 = 256;
+/// Memory that a node takes beside its caches, in MiB: under load, with views.
+const MEMORY_BESIDE_MIB: u64 = 176;
+/// What makes it take less.
+const LOWER_CACHES: &str = "lower limits.state_cache_mib, log.cache_mib, state_store.cache_mib or read_store.cache_mib";
 /// Address space that the allocator and mapped files may reserve, in MiB; hardly any of it is memory.
 const ADDRESSES_MIB: u64 = 8 << 10;
 /// Largest file that a log makes: a segment.
 const FILE_BYTES: u64 = 64 << 20;
 
-/// Looks at them, for this many connections and a cache of this size.
-pub(super) fn look(connections: u64, state_cache_mib: u64) -> Vec<Finding> {
-    let memory_mib = MEMORY_BESIDE_MIB + state_cache_mib;
+/// Looks at them, for the connections and caches that a node is to have.
+pub(super) fn look(config: &Config) -> Vec<Finding> {
+    let connections = config.limits.connections as u64;
+    let memory_mib = MEMORY_BESIDE_MIB + caches_mib(config);
     vec![
         // A node raises its own limit as far as it may.
         open_files(getrlimit(Resource::Nofile).maximum, connections),
@@ -25,6 +29,12 @@ pub(super) fn look(connections: u64, state_cache_mib: u64) -> Vec<Finding> {
         address_space(getrlimit(Resource::As).current),
         file_size(getrlimit(Resource::Fsize).current),
     ]
+}
+
+/// All caches whose size can be set.
+fn caches_mib(config: &Config) -> u64 {
+    let (log, states) = (config.log.cache_mib as u64, config.limits.state_cache_mib);
+    log + states + config.state_store.cache_mib + config.read_store.cache_mib
 }
 
 fn open_files(limit: Option<u64>, connections: u64) -> Finding {
@@ -56,9 +66,9 @@ fn memory(group: Option<u64>, available: Option<u64>, needed: u64) -> Finding {
     }
     let mend = match group {
         Some(group) if group < needed => {
-            format!("allow {} MiB (memory.max), or lower limits.state_cache_mib", mib(needed))
+            format!("allow {} MiB (memory.max), or {LOWER_CACHES}", mib(needed))
         }
-        _ => "end what else runs here, or lower limits.state_cache_mib".to_owned(),
+        _ => format!("end what else runs here, or {LOWER_CACHES}"),
     };
     Finding::note("memory", format!("{told}; under load a node takes about {}", mib(needed)), mend)
 }
@@ -139,6 +149,17 @@ mod tests {
         assert!(memory(mib(128), mib(4_096), 300 << 20).mend.contains("memory.max"));
         assert!(memory(mib(512), mib(100), 300 << 20).mend.contains("what else runs"));
         assert_eq!(memory(None, None, 300 << 20).state, State::Ok);
+    }
+
+    #[test]
+    fn larger_caches_need_more_memory() {
+        let mut config = Config::default();
+        let usual = caches_mib(&config);
+        config.log.cache_mib += 1;
+        config.limits.state_cache_mib += 10;
+        config.state_store.cache_mib += 100;
+        config.read_store.cache_mib += 1_000;
+        assert_eq!((usual, caches_mib(&config)), (88, 88 + 1_111));
     }
 
     #[test]

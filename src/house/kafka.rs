@@ -1,7 +1,6 @@
 //! The log in Kafka as a house opens it, and who should lead what there: a consumer group shares the partitions out, or the
 //! configuration says. Either is only a hint; the log decides.
 
-use std::path::Path;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -10,7 +9,7 @@ use engine::position::Partition;
 use engine::record::Genesis;
 use engine_kafka::{KafkaFault, KafkaGroup, KafkaLog, KafkaOptions};
 
-use super::log::{Kept, Opened, open_states, rebuild_states};
+use super::log::{Kept, Opened, States, rebuild_states};
 use super::opening::Opening;
 use crate::failure::{Exit, Failure};
 
@@ -21,7 +20,7 @@ const LOOK_EVERY: Duration = Duration::from_secs(10);
 /// Opens the log, or founds it, and the state store beside its copy. Waits for brokers and disks.
 pub(super) fn open(
     options: &KafkaOptions,
-    states: &Path,
+    states: &States,
     founding: &Genesis,
     opening: &Opening,
 ) -> Result<Opened, Failure> {
@@ -31,7 +30,7 @@ pub(super) fn open(
         tracing::info!(log.id = %log.id(), "made topic {}", options.topic());
     }
     let genesis = *log.genesis();
-    let states = open_states(states, genesis.log, genesis.partitions)?;
+    let states = states.open(genesis.log, genesis.partitions)?;
     for partition in (0..genesis.partitions).map(Partition) {
         log.refuse_store_ahead(partition, states.checkpoint(partition).0.next_offset)
             .map_err(|fault| failure(&fault))?;

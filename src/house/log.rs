@@ -27,8 +27,8 @@ use crate::failure::Failure;
 pub(crate) enum LogPlan {
     /// One that is gone with the process.
     Memory,
-    /// Segment files in this directory.
-    Embedded(PathBuf),
+    /// Segment files in this directory, of which so many bytes are kept in memory for readers.
+    Embedded(PathBuf, usize),
     /// A topic, copied into the directory that the options name.
     #[cfg(feature = "kafka")]
     Kafka(Box<engine_kafka::KafkaOptions>),
@@ -38,7 +38,7 @@ impl fmt::Display for LogPlan {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Self::Memory => f.write_str("a log in memory"),
-            Self::Embedded(folder) => write!(f, "the log in {}", folder.display()),
+            Self::Embedded(folder, _) => write!(f, "the log in {}", folder.display()),
             #[cfg(feature = "kafka")]
             Self::Kafka(options) => write!(f, "topic {} at {}", options.topic(), options.brokers),
         }
@@ -90,6 +90,16 @@ impl Kept {
             .next("look at the disk (`docket doctor --set data=DIR`), then start again: the log is recovered when it is opened"))
     }
 
+    /// Sets the gauges of what of it is in memory for readers.
+    pub(super) fn measure(&self) {
+        match self {
+            Self::Memory => {}
+            Self::Embedded(log) => log.measure(),
+            #[cfg(feature = "kafka")]
+            Self::Kafka(log) => log.measure(),
+        }
+    }
+
     /// Waits until it has stopped for good, so that this node must end; says why.
     pub(super) async fn failed(&self) -> Failure {
         match self {
@@ -131,17 +141,17 @@ impl Kept {
 /// Opens the log that a plan names, or founds it, and the state store.
 pub(super) async fn open(plan: &Plan, clock: &dyn Clock, opening: &Opening) -> Result<Opened, Failure> {
     let founding = founding(plan.partitions, clock);
-    let states = plan.data.states();
+    let states = States { folder: plan.data.states(), options: plan.states };
     let opening = opening.clone();
     match &plan.log {
         LogPlan::Memory => {
             let log = Arc::new(MemoryLog::new(founding));
-            let states = blocking(move || open_states(&states, founding.log, founding.partitions)).await?;
+            let states = blocking(move || states.open(founding.log, founding.partitions)).await?;
             Ok(Opened { log, kept: Arc::new(Kept::Memory), genesis: founding, states })
         }
-        LogPlan::Embedded(folder) => {
-            let folder = folder.clone();
-            blocking(move || open_embedded(&folder, &states, founding, &opening)).await
+        LogPlan::Embedded(folder, cache_bytes) => {
+            let (folder, cache_bytes) = (folder.clone(), *cache_bytes);
+            blocking(move || open_embedded(&folder, cache_bytes, &states, founding, &opening)).await
         }
         #[cfg(feature = "kafka")]
         LogPlan::Kafka(options) => {
@@ -165,22 +175,28 @@ fn founding(partitions: u16, clock: &dyn Clock) -> Genesis {
     }
 }
 
-fn open_embedded(folder: &Path, states_folder: &Path, founding: Genesis, opening: &Opening) -> Result<Opened, Failure> {
+fn open_embedded(
+    folder: &Path,
+    cache_bytes: usize,
+    states: &States,
+    founding: Genesis,
+    opening: &Opening,
+) -> Result<Opened, Failure> {
     // What the state store has folded was durable once. The log asks for it before it takes its own end for torn.
     let early: Arc<OnceLock<Arc<StateStore<Shop>>>> = Arc::default();
     let asked = Arc::clone(&early);
-    let asked_folder = states_folder.to_owned();
+    let asked_states = states.clone();
     let told = opening.clone();
     let known_durable: KnownDurable = Arc::new(move |log, partitions| {
         told.begin("opening the state store");
         // One that cannot be opened knows nothing; whether that matters is told when it is opened in earnest.
-        let Ok(states) = open_states(&asked_folder, log, partitions) else { return BTreeMap::new() };
+        let Ok(states) = asked_states.open(log, partitions) else { return BTreeMap::new() };
         let known = (0..partitions).map(Partition).map(|it| (it, states.checkpoint(it).0.next_offset)).collect();
         let _ = asked.set(states);
         told.begin("recovering the log");
         known
     });
-    let options = Options { known_durable, ..Options::or_found(founding) };
+    let options = Options { known_durable, cache_bytes, ..Options::or_found(founding) };
     let (log, report) = EmbeddedLog::open(folder, options).map_err(|fault| cannot_open(&fault))?;
     if let Some(torn) = &report.torn {
         tracing::warn!(
@@ -191,7 +207,7 @@ fn open_embedded(folder: &Path, states_folder: &Path, founding: Genesis, opening
     let genesis = *log.genesis();
     let states = match early.get() {
         Some(states) => Arc::clone(states),
-        None => open_states(states_folder, genesis.log, genesis.partitions)?,
+        None => states.open(genesis.log, genesis.partitions)?,
     };
     rebuild_states(&states, &log, opening)?;
     let log = Arc::new(log);
@@ -202,12 +218,12 @@ fn open_embedded(folder: &Path, states_folder: &Path, founding: Genesis, opening
 /// there is one, says how far the log must go at least.
 #[cfg(feature = "kafka")]
 pub(crate) fn open_existing(data: &Path) -> Result<EmbeddedLog, Failure> {
-    let states = data.join("state");
+    let states = States { folder: data.join("state"), options: StoreOptions::default() };
     let known_durable: KnownDurable = Arc::new(move |log, partitions| {
-        if !states.is_dir() {
+        if !states.folder.is_dir() {
             return BTreeMap::new();
         }
-        let Ok(states) = open_states(&states, log, partitions) else { return BTreeMap::new() };
+        let Ok(states) = states.open(log, partitions) else { return BTreeMap::new() };
         (0..partitions).map(Partition).map(|it| (it, states.checkpoint(it).0.next_offset)).collect()
     });
     let options = Options { known_durable, ..Options::existing() };
@@ -276,13 +292,22 @@ pub(super) fn folded(log: &Arc<dyn Log>, kept: &Arc<Kept>, states: &Arc<StateSto
     })
 }
 
-pub(super) fn open_states(folder: &Path, log: LogId, partitions: u16) -> Result<Arc<StateStore<Shop>>, Failure> {
-    let (store, opened) = StateStore::open(folder, log, partitions, Arc::new(Shop), StoreOptions::default())
-        .map_err(|fault| cannot_open_states(folder, &fault))?;
-    if let store::Opened::Wiped(why) = opened {
-        tracing::warn!(why, "the state store is folded afresh from the log");
+/// Where folded states are, and what is bounded there.
+#[derive(Clone)]
+pub(super) struct States {
+    folder: PathBuf,
+    options: StoreOptions,
+}
+
+impl States {
+    pub(super) fn open(&self, log: LogId, partitions: u16) -> Result<Arc<StateStore<Shop>>, Failure> {
+        let (store, opened) = StateStore::open(&self.folder, log, partitions, Arc::new(Shop), self.options)
+            .map_err(|fault| cannot_open_states(&self.folder, &fault))?;
+        if let store::Opened::Wiped(why) = opened {
+            tracing::warn!(why, "the state store is folded afresh from the log");
+        }
+        Ok(Arc::new(store))
     }
-    Ok(Arc::new(store))
 }
 
 fn cannot_open_states(folder: &Path, fault: &StoreFault) -> Failure {

@@ -13,28 +13,32 @@ use engine::record::Genesis;
 use engine_runtime::projection::cache::CacheOptions;
 use engine_runtime::projection::{Projection, ProjectionFault};
 use engine_sql::{Options, SqlReadStore};
-use projections::{Part, Shared};
+use projections::{BATCH_EVENTS_MAX, Part, Shared};
 
 use super::Plan;
 use super::data::{Data, Rows};
 use super::log::Kept;
 use crate::failure::Failure;
 
-/// What a node bounds in its read models; but for the cache, in a read store that nodes share.
+/// What a node bounds in its read models.
 #[derive(Clone, Debug)]
 pub(crate) struct RowsPlan {
     /// Connections that read at once.
     pub(crate) readers: u32,
-    /// Transactions that write at once, and tasks that make them.
+    /// SQLite: pages the writing connection caches, in KiB; a reading one caches half as many.
+    pub(crate) page_cache_kib: u32,
+    /// A read store that nodes share: transactions that write at once, and tasks that make them.
     pub(crate) writers: u32,
-    /// Longest statement of a read.
+    /// The same: longest statement of a read.
     pub(crate) read_wait: Duration,
-    /// Longest statement of a write.
+    /// The same: longest statement of a write.
     pub(crate) write_wait: Duration,
-    /// How long the partitions of a node that was killed wait for another one to feed them.
+    /// The same: how long the partitions of a node that was killed wait for another one to feed them.
     pub(crate) lease: Duration,
     /// Rows kept at hand for readers.
     pub(crate) cache: CacheOptions,
+    /// Events folded in one transaction; twice as many where nodes share the store.
+    pub(crate) batch_events_max: usize,
 }
 
 impl Default for RowsPlan {
@@ -42,11 +46,13 @@ impl Default for RowsPlan {
         let defaults = Options::default();
         Self {
             readers: defaults.readers,
+            page_cache_kib: defaults.cache_kib,
             writers: 2,
             read_wait: defaults.read_max,
             write_wait: defaults.write_max,
             lease: Duration::from_secs(5),
             cache: CacheOptions::default(),
+            batch_events_max: BATCH_EVENTS_MAX,
         }
     }
 }
@@ -130,6 +136,7 @@ async fn follow(
         workers: plan.rows.writers as usize,
         log_end: Kept::real_end(kept),
         cache: plan.rows.cache.clone(),
+        batch_events_max: plan.rows.batch_events_max,
         ..Part::new(plan.name.clone())
     };
     match projections::follow(Arc::clone(log), genesis, rows.clone(), Arc::clone(clock), part).await {
@@ -155,7 +162,13 @@ async fn open_store(plan: &Plan) -> Result<SqlReadStore, StoreFault> {
     match plan.data.rows() {
         Rows::Memory | Rows::File(_) => {
             // Who does not feed the file is not alone with it, should somebody else feed it.
-            projections::open_with(&url, Options { alone: plan.roles.projection, ..Options::default() }).await
+            let options = Options {
+                alone: plan.roles.projection,
+                readers: plan.rows.readers,
+                cache_kib: plan.rows.page_cache_kib,
+                ..Options::default()
+            };
+            projections::open_with(&url, options).await
         }
         Rows::Shared(_) => {
             let options = Options {

@@ -17,6 +17,7 @@ use http::{HeaderMap, HeaderValue, Request, StatusCode};
 use tower::Service;
 use tracing::Instrument;
 
+use crate::body::BodyLimits;
 use crate::context::RequestContext;
 use crate::gate::{self, Gates, Turn};
 use crate::headers::{REQUEST_ID, SERVER_TIMING, percent_decode};
@@ -36,6 +37,7 @@ pub struct App {
     opened: Arc<OnceLock<Router>>,
     gauges: Arc<Gauges>,
     gates: Option<Gates>,
+    bodies: BodyLimits,
 }
 
 /// Registered once: looking a metric up by name and labels costs more than counting.
@@ -69,6 +71,7 @@ impl App {
                 panics: metrics::counter!("docket_http_panics_total"),
             }),
             gates: None,
+            bodies: BodyLimits::DEFAULT,
         }
     }
 
@@ -82,6 +85,12 @@ impl App {
     #[must_use]
     pub fn behind(self, gates: Gates) -> Self {
         Self { gates: Some(gates), ..self }
+    }
+
+    /// The same with other bounds of what [`body::command_request`](crate::body::command_request) reads.
+    #[must_use]
+    pub fn bounding_bodies(self, bodies: BodyLimits) -> Self {
+        Self { bodies, ..self }
     }
 
     /// Answers one request. Never fails and never panics.
@@ -131,7 +140,11 @@ impl App {
             Some(refusal) => refusal,
             None => {
                 let router = self.opened.get().unwrap_or(&self.router);
-                let answer = router.clone().call(request.map(Body::new));
+                let mut request = request.map(Body::new);
+                if context.is_command {
+                    request.extensions_mut().insert(self.bodies);
+                }
+                let answer = router.clone().call(request);
                 // A panic is one request's trouble. What it may have left half-done is behind the shard's own door.
                 match AssertUnwindSafe(answer).catch_unwind().await {
                     Ok(Ok(response)) => response,
@@ -143,7 +156,7 @@ impl App {
                 }
             }
         };
-        finish(&mut response, &context);
+        finish(&mut response, &context, &self.bodies);
         let class = usize::from(response.status().as_u16() / 100).clamp(1, 5) - 1;
         self.gauges.responses[class].increment(1);
         self.gauges.seconds.record(Instant::now() - context.started);
@@ -230,12 +243,12 @@ pub async fn turned_away(request: Request<Body>, problem: Problem) -> Problem {
 }
 
 /// The headers that every answer has, and a problem in place of an error that is none.
-fn finish(response: &mut Response, context: &RequestContext) {
+fn finish(response: &mut Response, context: &RequestContext, bodies: &BodyLimits) {
     let status = response.status();
     if status.is_client_error() || status.is_server_error() {
         let is_problem = response.headers().get(CONTENT_TYPE).is_some_and(|media| media == PROBLEM_JSON);
         if !is_problem {
-            replace(response);
+            replace(response, bodies);
         }
         if status == StatusCode::METHOD_NOT_ALLOWED {
             spell_allow(response.headers_mut());
@@ -254,12 +267,12 @@ fn finish(response: &mut Response, context: &RequestContext) {
 }
 
 /// An error that some extractor of the framework answered in its own words.
-fn replace(response: &mut Response) {
+fn replace(response: &mut Response, bodies: &BodyLimits) {
     let problem = match response.status() {
         StatusCode::NOT_FOUND => Problem::no_such_route(),
         StatusCode::METHOD_NOT_ALLOWED => Problem::method_not_allowed(),
         StatusCode::BAD_REQUEST => Problem::malformed_body("the request cannot be read"),
-        StatusCode::PAYLOAD_TOO_LARGE => Problem::body_too_large(crate::body::BodyLimits::DEFAULT.bytes_max),
+        StatusCode::PAYLOAD_TOO_LARGE => Problem::body_too_large(bodies.bytes_max),
         StatusCode::UNSUPPORTED_MEDIA_TYPE => Problem::unsupported_media_type("send application/json"),
         StatusCode::NOT_ACCEPTABLE => Problem::not_acceptable(&[crate::body::APPLICATION_JSON]),
         status if status.is_server_error() && status != StatusCode::SERVICE_UNAVAILABLE => Problem::internal(),

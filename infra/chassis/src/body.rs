@@ -48,6 +48,11 @@ impl BodyLimits {
         grace: Duration::from_secs(5),
         rate_min: 1024,
     };
+
+    /// Those that came along with a request, else [`BodyLimits::DEFAULT`].
+    fn of(parts: &request::Parts) -> Self {
+        parts.extensions.get().copied().unwrap_or_default()
+    }
 }
 
 impl Default for BodyLimits {
@@ -84,14 +89,14 @@ pub struct ReadRequest {
     pub wait: Duration,
 }
 
-/// Takes a command in, within [`BodyLimits::DEFAULT`].
+/// Takes a command in, within the bounds of the [`App`](crate::app::App) that it came through.
 pub async fn command_request(parts: &request::Parts, body: Body) -> Result<CommandRequest, Problem> {
-    command_request_within(parts, body, &BodyLimits::DEFAULT).await
+    command_request_within(parts, body, &BodyLimits::of(parts)).await
 }
 
-/// Takes a command in whose verb says all there is to say: no body at all is as good as an empty object.
+/// The same of a command whose verb says all there is to say: no body at all is as good as an empty object.
 pub async fn bare_command_request(parts: &request::Parts, body: Body) -> Result<CommandRequest, Problem> {
-    command_request_of(parts, body, &BodyLimits::DEFAULT, Emptiness::IsAnObject).await
+    command_request_of(parts, body, &BodyLimits::of(parts), Emptiness::IsAnObject).await
 }
 
 /// Takes a command in, within `limits`.

@@ -38,6 +38,11 @@ impl<K: Ord + Copy, V> Cache<K, V> {
         Some(Arc::clone(&entry.value))
     }
 
+    /// The bytes that are kept, and the most that may be.
+    pub(crate) fn bytes(&self) -> (usize, usize) {
+        (self.inner.lock().bytes, self.bytes_max)
+    }
+
     /// Keeps `value`, which weighs `bytes`, and forgets others until the bound holds again. The newest always stays.
     pub(crate) fn insert(&self, key: K, value: Arc<V>, bytes: usize) {
         let mut inner = self.inner.lock();
@@ -69,6 +74,7 @@ mod tests {
         cache.insert(3, Arc::new(3), 10);
         assert!(cache.get(1).is_none(), "1 was used longest ago");
         assert!([0, 2, 3].into_iter().all(|key| cache.get(key).is_some()));
+        assert_eq!(cache.bytes(), (30, 30));
     }
 
     #[test]

@@ -96,7 +96,7 @@ pub enum CopyReadFault {
 }
 
 impl LogCopy {
-    /// Opens the copy of `log` in `directory`, or starts one. Of `options`, sizes and disk are used. Reads and verifies
+    /// Opens the copy of `log` in `directory`, or starts one. Of `options`, sizes, cache and disk are used. Reads and verifies
     /// the last segment; those before are verified as they are read.
     pub fn open(
         directory: impl AsRef<Path>,
@@ -174,6 +174,11 @@ impl CopyReader {
         self.0.read().end(partition)
     }
 
+    /// Sets the gauges of what is kept in memory for readers: to be called by whoever renders metrics, right before.
+    pub fn measure(&self) {
+        self.0.read().measure();
+    }
+
     /// Records of `partition` from `from` on, as [`engine::log::Log::read`] says; empty at the end of the copy.
     pub fn read(&self, partition: Partition, from: Offset, bytes_max: usize) -> Result<Vec<Stored>, CopyReadFault> {
         let store = Arc::clone(&self.0.read());
@@ -225,7 +230,7 @@ fn recover(
     };
     let (header, file) = (Arc::clone(&active.header), Arc::clone(&active.file));
     let (position, chain) = (active.index.end, active.index.chain.clone());
-    let store = Arc::new(Store::new(directory.to_owned(), options.block_bytes, active));
+    let store = Arc::new(Store::new(directory.to_owned(), options.block_bytes, options.caches(), active));
     let spares = Spares::start(directory.to_owned(), log, Arc::clone(&options.disk))
         .map_err(|error| fault("start a thread for", directory, error))?;
     let listing = list(directory).map_err(|error| fault("list", directory, error))?;
@@ -242,7 +247,7 @@ fn recover(
         position,
         chain,
         sealed: true,
-        tail: TailBound::default(),
+        tail: TailBound::new(options.caches()),
         measures: Measures::new(listing.segments_bytes),
     };
     Ok((writer, store))

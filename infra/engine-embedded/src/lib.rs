@@ -36,7 +36,7 @@ pub use crate::offline::{
     FINDINGS_MAX, Finding, FindingKind, LogFacts, OfflineRecord, Severity, VerifyOptions, VerifyReport, log_facts,
     read_records, verify,
 };
-pub use crate::options::{KnownDurable, OpenFault, OpenReport, Options, TornTail};
+pub use crate::options::{CACHE_BYTES, KnownDurable, OpenFault, OpenReport, Options, TornTail};
 use crate::spare::Spares;
 use crate::store::{Active, Fault, Store};
 use crate::writer::{Hub, Measures, QueueAppender, TailBound, Writer};
@@ -79,6 +79,7 @@ impl EmbeddedLog {
         let store = Arc::new(Store::new(
             directory.to_owned(),
             options.block_bytes,
+            options.caches(),
             Active { header: Arc::clone(&header), file: Arc::clone(&file), index: recovered.index },
         ));
         let first = store.read(Partition(0), Offset(0), 1).map_err(|fault| match fault {
@@ -103,7 +104,7 @@ impl EmbeddedLog {
             position,
             chain,
             sealed: true,
-            tail: TailBound::default(),
+            tail: TailBound::new(options.caches()),
             measures: Measures::new(recovered.segments_bytes),
         };
         let writer = std::thread::Builder::new()
@@ -129,6 +130,13 @@ impl EmbeddedLog {
     /// Why nothing can be appended until the log is opened again; nothing while all is well.
     pub fn stopped(&self) -> Option<String> {
         self.hub.stopped()
+    }
+
+    /// Sets the gauges of what waits for the writer and of what is kept in memory for readers: to be called by whoever
+    /// renders metrics, right before.
+    pub fn measure(&self) {
+        self.hub.measure();
+        self.store.measure();
     }
 
     /// Finishes what is queued, seals the log, ends its threads and lets go of the directory. What is durable can still

@@ -20,16 +20,11 @@ pub(crate) const SEAL_AFTER: Duration = Duration::from_millis(50);
 /// Most bytes that may wait for the writer. Shards bound what they have in flight far below; reaching this means that
 /// somebody does not, and the record is delivered as unknown.
 pub(crate) const QUEUE_BYTES_MAX: usize = 1 << 30;
-/// Most bytes of groups kept in memory for readers at the end of the log.
-pub(crate) const TAIL_BYTES_MAX: usize = 4 << 20;
-/// Most records kept in memory for readers at the end of the log.
-pub(crate) const TAIL_RECORDS_MAX: usize = 64 << 10;
-/// Most bytes of verified blocks kept for readers.
-pub(crate) const BLOCK_CACHE_BYTES_MAX: usize = 16 << 20;
-/// Most bytes of indexes of sealed segments kept for readers.
-pub(crate) const INDEX_CACHE_BYTES_MAX: usize = 8 << 20;
-/// Most bytes of headers of sealed segments kept for readers.
-pub(crate) const HEADER_CACHE_BYTES_MAX: usize = 4 << 20;
+/// Bytes of a log kept in memory for readers unless [`Options::cache_bytes`] says otherwise.
+pub const CACHE_BYTES: usize = 32 << 20;
+/// What a record at the end of the log is taken to weigh at least: so that small ones, whose places take room too, are
+/// bounded as well.
+const TAIL_RECORD_BYTES_MIN: usize = 64;
 
 /// What stores have folded of the log of this id and so many partitions.
 pub type KnownDurable = Arc<dyn Fn(LogId, u16) -> BTreeMap<Partition, Offset> + Send + Sync>;
@@ -48,6 +43,9 @@ pub struct Options {
     pub group_bytes_max: usize,
     /// About how many bytes of a segment lie between two entries of its index: the unit of reading and verifying.
     pub block_bytes: u64,
+    /// Most bytes kept in memory for readers: half of it verified blocks, a quarter indexes of sealed segments, an eighth
+    /// their headers, an eighth the end of the log. Of each the newest block, index and header stay, however large.
+    pub cache_bytes: usize,
     /// Says what stores elsewhere have folded of this log, as the offset each would read next. Asked once the directory is
     /// locked and before anything is cut: a log that ends before that is refused, for its missing end was durable once.
     pub known_durable: KnownDurable,
@@ -64,6 +62,7 @@ impl Options {
             segment_bytes: 64 << 20,
             group_bytes_max: 1 << 20,
             block_bytes: 64 << 10,
+            cache_bytes: CACHE_BYTES,
             known_durable: Arc::new(|_, _| BTreeMap::new()),
             disk: Arc::new(RealDisk),
         }
@@ -74,10 +73,37 @@ impl Options {
         Self { genesis: Some(genesis), ..Self::existing() }
     }
 
+    pub(crate) fn caches(&self) -> CacheSizes {
+        let whole = self.cache_bytes;
+        let tail = whole / 8;
+        CacheSizes {
+            blocks: whole / 2,
+            indexes: whole / 4,
+            headers: whole / 8,
+            tail,
+            tail_records: tail / TAIL_RECORD_BYTES_MIN,
+        }
+    }
+
     pub(crate) fn group_bytes_max(&self) -> usize {
         const { assert!(RECORD_BYTES_MAX * 2 < GROUP_BODY_BYTES_LIMIT, "a group can hold any record") }
         self.group_bytes_max.clamp(16 << 10, 8 << 20)
     }
+}
+
+/// Most of each that is kept in memory for readers, in bytes.
+#[derive(Clone, Copy)]
+pub(crate) struct CacheSizes {
+    /// Verified blocks.
+    pub(crate) blocks: usize,
+    /// Indexes of sealed segments.
+    pub(crate) indexes: usize,
+    /// Headers of sealed segments.
+    pub(crate) headers: usize,
+    /// Groups at the end of the log.
+    pub(crate) tail: usize,
+    /// Records in them; a number.
+    pub(crate) tail_records: usize,
 }
 
 impl fmt::Debug for Options {
@@ -89,6 +115,7 @@ impl fmt::Debug for Options {
             .field("segment_bytes", &self.segment_bytes)
             .field("group_bytes_max", &self.group_bytes_max)
             .field("block_bytes", &self.block_bytes)
+            .field("cache_bytes", &self.cache_bytes)
             .finish_non_exhaustive()
     }
 }

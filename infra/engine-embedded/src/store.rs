@@ -7,6 +7,7 @@ use std::fs::File;
 use std::io;
 use std::path::PathBuf;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
 
 use bytes::Bytes;
 use engine::log::{LogFault, Stored};
@@ -18,7 +19,7 @@ use crate::cache::Cache;
 use crate::files::{index_path, segment_path};
 use crate::index::{BlockPlace, SegmentIndex};
 use crate::layout::{HeaderFault, SegmentHeader};
-use crate::options::{BLOCK_CACHE_BYTES_MAX, HEADER_CACHE_BYTES_MAX, INDEX_CACHE_BYTES_MAX};
+use crate::options::CacheSizes;
 
 /// What open files of sealed segments are taken to weigh in the cache of indexes, so that they are bounded too.
 const OPEN_FILE_WEIGHT: usize = 64 << 10;
@@ -33,6 +34,9 @@ pub(crate) struct Store {
     headers: Cache<u64, SegmentHeader>,
     sealed: Cache<u64, Sealed>,
     blocks: Cache<(u64, u64), Block>,
+    /// Bytes of groups whose records are in `tails`, and the most there may be.
+    tail_bytes: AtomicUsize,
+    tail_bytes_max: usize,
 }
 
 /// Why something cannot be read.
@@ -79,7 +83,7 @@ pub(crate) struct Sealed {
 }
 
 impl Store {
-    pub(crate) fn new(directory: PathBuf, block_bytes: u64, active: Active) -> Self {
+    pub(crate) fn new(directory: PathBuf, block_bytes: u64, caches: CacheSizes, active: Active) -> Self {
         let tails = active
             .index
             .chain
@@ -93,9 +97,30 @@ impl Store {
             block_bytes,
             tails,
             active: RwLock::new(active),
-            headers: Cache::new(HEADER_CACHE_BYTES_MAX),
-            sealed: Cache::new(INDEX_CACHE_BYTES_MAX),
-            blocks: Cache::new(BLOCK_CACHE_BYTES_MAX),
+            headers: Cache::new(caches.headers),
+            sealed: Cache::new(caches.indexes),
+            blocks: Cache::new(caches.blocks),
+            tail_bytes: AtomicUsize::new(0),
+            tail_bytes_max: caches.tail,
+        }
+    }
+
+    /// What is kept in memory for readers: its name, its bytes, and the most there may be.
+    fn kept(&self) -> [(&'static str, (usize, usize)); 4] {
+        let tail = (self.tail_bytes.load(Ordering::Relaxed), self.tail_bytes_max);
+        [
+            ("log-blocks", self.blocks.bytes()),
+            ("log-indexes", self.sealed.bytes()),
+            ("log-headers", self.headers.bytes()),
+            ("log-tail", tail),
+        ]
+    }
+
+    /// Sets the gauges of that.
+    pub(crate) fn measure(&self) {
+        for (cache, (bytes, most)) in self.kept() {
+            metrics::gauge!("docket_cache_bytes", "cache" => cache).set(bytes as f64);
+            metrics::gauge!("docket_cache_bytes_max", "cache" => cache).set(most as f64);
         }
     }
 
@@ -309,6 +334,11 @@ impl Store {
     /// A record is durable: readers see it from now on.
     pub(crate) fn show(&self, partition: u16, record: Bytes) {
         self.tails[usize::from(partition)].write().records.push_back(record);
+    }
+
+    /// So many bytes of groups are in memory for readers now.
+    pub(crate) fn tail_weighs(&self, bytes: usize) {
+        self.tail_bytes.store(bytes, Ordering::Relaxed);
     }
 
     /// The first `records` of those in memory are to be read from the disk from now on.

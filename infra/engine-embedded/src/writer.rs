@@ -19,7 +19,7 @@ use crate::disk::{Disk, is_full, is_out_of_descriptors};
 use crate::files::segment_path;
 use crate::index::SegmentIndex;
 use crate::layout::{Chain, FRAME_HEADER_BYTES, GROUP_HEADER_BYTES, Place, SegmentHeader, encode_group, group_bytes};
-use crate::options::{QUEUE_BYTES_MAX, SEAL_AFTER, TAIL_BYTES_MAX, TAIL_RECORDS_MAX};
+use crate::options::{CacheSizes, QUEUE_BYTES_MAX, SEAL_AFTER};
 use crate::spare::{Spare, Spares};
 use crate::store::{Active, Store};
 
@@ -82,6 +82,16 @@ impl Hub {
     /// Why the writer stopped for good, if it did.
     pub(crate) fn stopped(&self) -> Option<String> {
         self.stopped.lock().clone()
+    }
+
+    /// Sets the gauges of what waits for the writer.
+    pub(crate) fn measure(&self) {
+        let (records, bytes) = {
+            let queue = self.queue.lock();
+            (queue.records.len(), queue.bytes)
+        };
+        metrics::gauge!("docket_log_queue_records").set(records as f64);
+        metrics::gauge!("docket_log_queue_bytes").set(bytes as f64);
     }
 
     /// Has the writer finish what is queued, seal and end.
@@ -525,11 +535,12 @@ impl Drop for LastWords {
 }
 
 /// Keeps what readers have in memory within its bounds.
-#[derive(Default)]
 pub(crate) struct TailBound {
     groups: VecDeque<TailGroup>,
     bytes: usize,
     records: usize,
+    bytes_max: usize,
+    records_max: usize,
 }
 
 struct TailGroup {
@@ -538,11 +549,16 @@ struct TailGroup {
 }
 
 impl TailBound {
+    pub(crate) fn new(caches: CacheSizes) -> Self {
+        let (bytes_max, records_max) = (caches.tail, caches.tail_records);
+        Self { groups: VecDeque::new(), bytes: 0, records: 0, bytes_max, records_max }
+    }
+
     fn push(&mut self, group: TailGroup, store: &Store) {
         self.bytes += group.bytes;
         self.records += group.counts.iter().map(|(_, count)| count).sum::<usize>();
         self.groups.push_back(group);
-        while self.bytes > TAIL_BYTES_MAX || self.records > TAIL_RECORDS_MAX {
+        while self.bytes > self.bytes_max || self.records > self.records_max {
             let Some(group) = self.groups.pop_front() else { break };
             self.bytes -= group.bytes;
             for (partition, count) in group.counts {
@@ -550,6 +566,7 @@ impl TailBound {
                 store.forget(partition, count);
             }
         }
+        store.tail_weighs(self.bytes);
     }
 }
 

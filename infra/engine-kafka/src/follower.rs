@@ -130,6 +130,11 @@ impl Follower {
         Offset(shown.map_or(0, |shown| shown.load(Ordering::Acquire)))
     }
 
+    /// Sets the gauges of what of the copy is in memory.
+    pub(crate) fn measure(&self) {
+        self.shared.reader.measure();
+    }
+
     /// Reads from the copy. Records before `known_end` exist: those of them that fit are waited for. A page that is short
     /// of them is given only if they do not come.
     pub(crate) fn read(

@@ -67,6 +67,7 @@ impl KafkaLog {
         let copy_options = CopyOptions {
             segment_bytes_first: options.segment_bytes_first,
             segment_bytes: options.segment_bytes,
+            cache_bytes: options.cache_bytes,
             ..CopyOptions::existing()
         };
         let (copy, copy_report) = LogCopy::open(&options.directory, genesis.log, partitions, copy_options)
@@ -148,6 +149,12 @@ impl KafkaLog {
     /// How far the local copy of `partition` goes: [`Log::end`] may be further by what this node has just appended.
     pub fn copied(&self, partition: Partition) -> Offset {
         self.follower.end(partition)
+    }
+
+    /// Sets the gauges of what of the local copy is kept in memory for readers: to be called by whoever renders metrics,
+    /// right before.
+    pub fn measure(&self) {
+        self.follower.measure();
     }
 
     /// Whether the leaders of all partitions are connected and the local copy can be written; why not. For readiness.

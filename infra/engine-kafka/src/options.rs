@@ -7,6 +7,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use engine::log::RECORD_BYTES_MAX;
+use engine_embedded::CACHE_BYTES;
 use rdkafka::config::{ClientConfig, RDKafkaLogLevel};
 
 /// Bytes of a batch that every topic must take: the largest record and what Kafka puts around it.
@@ -55,6 +56,8 @@ pub struct KafkaOptions {
     pub segment_bytes_first: u64,
     /// Bytes of its later segments.
     pub segment_bytes: u64,
+    /// Most bytes of the local copy kept in memory for readers.
+    pub cache_bytes: usize,
     /// Most bytes fetched ahead of what the local copy has taken, 1 to 2 047 MiB.
     pub fetch_ahead_mib: u16,
     /// How the connections are secured.
@@ -77,6 +80,7 @@ impl KafkaOptions {
             session_timeout: Duration::from_secs(3),
             segment_bytes_first: 8 << 20,
             segment_bytes: 64 << 20,
+            cache_bytes: CACHE_BYTES,
             fetch_ahead_mib: 32,
             security: Security::default(),
         }

@@ -44,13 +44,18 @@ pub use facts::{StoreFacts, store_facts};
 pub use fault::StoreFault;
 pub use rebuilding::Rebuild;
 
+/// Write buffers for whose files saves leave room on the disk: three busy keyspaces with two full ones each, flushed and
+/// then merged.
+const RESERVED_BUFFERS: u64 = 12;
+
 /// What a state store bounds.
 #[derive(Clone, Copy, Debug)]
 pub struct StoreOptions {
     /// Bytes of blocks cached in memory. 32 MiB: the node's whole footprint is to stay near 60 MB.
     pub cache_bytes: u64,
-    /// Bytes written to one keyspace before they are sorted into a file. 2 MiB: three busy keyspaces, up to three times
-    /// each.
+    /// Bytes written to one keyspace before they are sorted into a file, 16 MiB at most: the journal is kept until all are,
+    /// and is bounded too. The database keeps what a keyspace was made with: of a store that is there, only what is made
+    /// from now on has another. 2 MiB: three busy keyspaces, up to three times each.
     pub write_buffer_bytes: u64,
     /// Bytes of remembered command ids; past it the oldest are forgotten early, with a warning.
     pub ids_bytes_max: u64,
@@ -66,13 +71,23 @@ pub struct StoreOptions {
     pub rebuild_run_bytes: usize,
 }
 
+impl StoreOptions {
+    /// The same with write buffers of this many bytes, and the room that their files need left on the disk; never less room
+    /// than before.
+    #[must_use]
+    pub fn with_write_buffer(self, bytes: u64) -> Self {
+        let reserve_bytes = self.reserve_bytes.max(RESERVED_BUFFERS * bytes);
+        Self { write_buffer_bytes: bytes, reserve_bytes, ..self }
+    }
+}
+
 impl Default for StoreOptions {
     fn default() -> Self {
         Self {
             cache_bytes: 32 << 20,
             write_buffer_bytes: 2 << 20,
             ids_bytes_max: 1 << 30,
-            reserve_bytes: 24 << 20,
+            reserve_bytes: RESERVED_BUFFERS * (2 << 20),
             persist_every: Duration::from_secs(1),
             rebuild_records_min: 20_000,
             rebuild_run_bytes: 12 << 20,

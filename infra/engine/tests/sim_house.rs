@@ -47,7 +47,7 @@ fn promises_hold(seeds: std::ops::Range<u64>) {
 }
 
 /// What must have happened somewhere in each thousand seeds.
-const HAPPENS: [&str; 70] = [
+const HAPPENS: [&str; 75] = [
     // On the log.
     "answer lost",
     "append lost",
@@ -71,6 +71,12 @@ const HAPPENS: [&str; 70] = [
     "answer lost on the way",
     "load failed",
     "held back",
+    // Bounds.
+    "crowded",
+    "turned away",
+    "begun once there was room",
+    "went on while crowded",
+    "undone while crowded",
     // Terms.
     "led",
     "claim lost",

@@ -60,6 +60,26 @@ async fn every_answer_has_an_id_and_a_timing() {
 }
 
 #[tokio::test]
+async fn a_body_is_bounded_as_the_app_says() {
+    async fn take(request: Request<Body>) -> Result<String, Problem> {
+        let (parts, body) = request.into_parts();
+        let taken = crate::body::command_request(&parts, body).await?;
+        Ok(taken.body.root().to_value().to_string())
+    }
+    let bodies = BodyLimits { bytes_max: 20, ..BodyLimits::DEFAULT };
+    let usual = || App::new(Router::new().route("/orders", post(take)));
+    for (app, longest) in [(usual(), 256 * 1024), (usual().bounding_bodies(bodies), 20)] {
+        for (length, status) in [(longest, StatusCode::OK), (longest + 1, StatusCode::PAYLOAD_TOO_LARGE)] {
+            let asked = request("POST", "/orders")
+                .header("idempotency-key", uuid::Uuid::now_v7().to_string())
+                .header("content-type", "application/json")
+                .body(Body::from(format!("\"{}\"", "x".repeat(length - 2))));
+            assert_eq!(app.handle(asked.unwrap()).await.status(), status, "{length} of {longest}");
+        }
+    }
+}
+
+#[tokio::test]
 async fn the_callers_trace_is_told_back() {
     let parent = "00-4bf92f3577b34da6a3ce929d0e0e4736-00f067aa0ba902b7-01";
     let asked = request("GET", "/nowhere").header("traceparent", parent).body(Body::empty()).unwrap();

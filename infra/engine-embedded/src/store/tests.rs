@@ -42,7 +42,11 @@ fn options() -> Options {
 
 /// A log whose first segment is full and whose second is written.
 fn log_of_two_segments(directory: &Path) {
-    let (log, _) = EmbeddedLog::open(directory, options()).expect("a log");
+    write_two_segments(directory, options());
+}
+
+fn write_two_segments(directory: &Path, options: Options) -> EmbeddedLog {
+    let (log, _) = EmbeddedLog::open(directory, options).expect("a log");
     let (sender, done) = std::sync::mpsc::channel();
     let sink = Arc::new(Done(sender));
     let mut number = 0_u64;
@@ -53,6 +57,29 @@ fn log_of_two_segments(directory: &Path) {
         done.recv().expect("a delivery");
         number += 1;
     }
+    log
+}
+
+#[test]
+fn what_is_kept_for_readers_is_as_much_as_was_told() {
+    let kept = |cache_bytes| {
+        let directory = tempfile::tempdir().expect("a directory");
+        let log = write_two_segments(directory.path(), Options { cache_bytes, ..options() });
+        for partition in (0..PARTITIONS).map(Partition) {
+            let (mut next, end) = (Offset(0), log.end(partition));
+            while next < end {
+                next.0 += log.read(partition, next, 4 << 10).expect("whole").len() as u64;
+            }
+        }
+        log.store.kept().map(|(_, bytes)| bytes)
+    };
+    let [blocks, indexes, headers, tail] = kept(32 << 10);
+    assert_eq!([blocks, indexes, headers, tail].map(|(_, most)| most), [16 << 10, 8 << 10, 4 << 10, 4 << 10]);
+    assert!(blocks.0 > 0 && blocks.0 <= blocks.1, "{blocks:?}");
+    assert!(headers.0 > 0 && headers.0 <= headers.1, "{headers:?}");
+    assert!(tail.0 > 0 && tail.0 <= tail.1, "{tail:?}");
+    let [.., tail] = kept(1 << 20);
+    assert!(tail.0 > 32 << 10 && tail.0 <= tail.1, "nearly all that was written: {tail:?}");
 }
 
 /// The active segment, read once: the flips are in the one before.
@@ -73,7 +100,8 @@ impl Second {
     /// A store that has read nothing yet.
     fn fresh(&self, directory: &Path) -> Store {
         let (header, file) = (Arc::clone(&self.header), Arc::clone(&self.file));
-        Store::new(directory.to_owned(), 8 << 10, Active { header, file, index: self.index.clone() })
+        let active = Active { header, file, index: self.index.clone() };
+        Store::new(directory.to_owned(), 8 << 10, options().caches(), active)
     }
 
     /// All of the first segment, or the first fault.

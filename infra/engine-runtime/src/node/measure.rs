@@ -28,6 +28,7 @@ impl<R: Reactor> Node<R> {
         gauge!("docket_forwards_under_way").set(forwards as f64);
         gauge!("docket_history_reads").set(shared.history.reading() as f64);
         shared.cache.measure();
+        shared.store.measure();
         // What has not happened yet is told as 0, so that it can be watched.
         for rare in
             ["docket_commands_turned_away_total", "docket_sagas_turned_away_total", "docket_index_waits_in_vain_total"]

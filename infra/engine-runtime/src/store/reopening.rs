@@ -86,6 +86,15 @@ impl<R: Reactor> StateStore<R> {
         opened.as_ref().map(|open| Arc::clone(&open.tables)).ok_or_else(|| self.full())
     }
 
+    /// Sets the gauges of what it holds in memory: to be called by whoever renders metrics, right before.
+    pub fn measure(&self) {
+        // While it is opened again, which may take a while, they stay as they were.
+        let tables = self.opened.try_read().and_then(|opened| Some(Arc::clone(&opened.as_ref()?.tables)));
+        if let Some(tables) = tables {
+            tables.measure();
+        }
+    }
+
     fn full(&self) -> StoreFault {
         let free_bytes = rustix::fs::statvfs(&self.directory).map_or(0, |room| room.f_bavail * room.f_frsize);
         StoreFault::Full { directory: self.directory.clone(), free_bytes }

@@ -19,6 +19,7 @@ use std::time::Duration;
 use engine::position::{LogId, Offset, Partition};
 use engine::time::Timestamp;
 use fjall::{Database, Keyspace, KeyspaceCreateOptions, PersistMode};
+use metrics::gauge;
 use parking_lot::RwLock;
 use serde::{Deserialize, Serialize};
 
@@ -325,6 +326,13 @@ impl Tables {
         }
         *self.ids.write() = Arc::new(buckets);
         Ok(())
+    }
+
+    /// Sets the gauges of what is in memory.
+    pub(super) fn measure(&self) {
+        gauge!("docket_cache_bytes", "cache" => "state-blocks").set(self.database.cache_size() as f64);
+        gauge!("docket_cache_bytes_max", "cache" => "state-blocks").set(self.database.cache_capacity() as f64);
+        gauge!("docket_state_store_buffered_bytes").set(self.database.write_buffer_size() as f64);
     }
 
     /// Waits, but not for long, until what was written before is on its way to files. fjall waits too, in steps of a tenth

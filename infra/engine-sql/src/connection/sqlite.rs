@@ -465,6 +465,20 @@ mod tests {
     }
 
     #[tokio::test]
+    async fn connections_keep_as_many_pages_as_was_told_and_as_many_read_at_once() {
+        let directory = tempfile::tempdir().unwrap();
+        let options = Options { cache_kib: 300, readers: 2, ..Options::default() };
+        let database = SqliteDatabase::open(Some(directory.path().join("a")), &options).await.unwrap();
+        for (pool, kib) in [(&database.writer, 300), (&database.reader, 150)] {
+            let cached = sqlx::query_scalar::<_, i64>("PRAGMA cache_size").fetch_one(pool).await.unwrap();
+            assert_eq!(cached, -kib);
+        }
+        let both = (database.begin(Access::Read).await.unwrap(), database.begin(Access::Read).await.unwrap());
+        assert!(database.reader.try_acquire().is_none());
+        drop(both);
+    }
+
+    #[tokio::test]
     async fn who_reads_cannot_write() {
         let directory = tempfile::tempdir().unwrap();
         let database = SqliteDatabase::open(Some(directory.path().join("a")), &Options::default()).await.unwrap();

@@ -12,6 +12,7 @@ mod business;
 mod claiming;
 mod clients;
 mod committing;
+mod crowding;
 mod errands;
 mod gateway;
 mod mischief;

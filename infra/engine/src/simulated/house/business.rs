@@ -212,6 +212,11 @@ impl Wish {
         Fingerprint(xxhash_rust::xxh3::xxh3_128(format!("{self:?}").as_bytes()).to_le_bytes())
     }
 
+    /// Whether something goes on by itself from then on.
+    pub(super) fn begins(&self) -> bool {
+        matches!(self, Self::Start(..) | Self::Begin(..))
+    }
+
     /// The stream it addresses.
     pub(super) fn resource(&self) -> &StreamName {
         match self {
@@ -261,6 +266,8 @@ pub(super) struct Clearing {
     pub(super) skips_undo_on_timeout: bool,
     /// Leaves the count out of a payment's id (planted).
     pub(super) pays_under_one_id: bool,
+    /// Takes what goes on for what begins (planted).
+    pub(super) holds_back_what_was_begun: bool,
 }
 
 impl Decider for Clearing {
@@ -274,6 +281,10 @@ impl Decider for Clearing {
 
     fn streams(&self, command: &Wish) -> Vec<StreamName> {
         vec![command.resource().clone()]
+    }
+
+    fn begins(&self, command: &Wish) -> bool {
+        command.begins() || self.holds_back_what_was_begun
     }
 
     fn decide(&self, states: &States<'_, Thing>, command: &Wish, _context: &Context) -> Decision<Happened> {

@@ -40,6 +40,8 @@ pub(super) struct Request {
     known: bool,
     sent: bool,
     pub(super) done: bool,
+    /// Whether it was told that there is too much.
+    turned_away: bool,
     /// The latest try.
     pub(super) ticket: Ticket,
     /// For each try at a row: what must be in it.
@@ -174,6 +176,7 @@ impl World {
         if all_opened && dice.chance(120) {
             let mut request = self.requests[dice.below(self.requests.len() as u64) as usize].clone();
             (request.client, request.sent, request.done) = (client, false, false);
+            request.turned_away = false;
             request.floors.clear();
             if dice.chance(350) && request.ask != Ask::Row {
                 request.ask = Ask::Question;
@@ -202,6 +205,7 @@ impl World {
             known: false,
             sent: false,
             done: false,
+            turned_away: false,
             ticket: Ticket(0),
             floors,
         }
@@ -277,6 +281,10 @@ impl World {
                 }
                 if !told_before {
                     self.count_answer(&answer);
+                    let accepted = matches!(&answer, Answer::Decided(decided) if decided.outcome.is_accepted());
+                    if accepted && self.requests[index].turned_away {
+                        self.count("begun once there was room");
+                    }
                     self.done(index);
                 }
             }
@@ -284,11 +292,13 @@ impl World {
                 self.count(match no_answer {
                     NoAnswer::NotOwner => "not owner",
                     NoAnswer::Draining => "draining",
+                    NoAnswer::Overloaded => "turned away",
                     NoAnswer::LogFull => "log full",
                     NoAnswer::LogStopped => "log stopped",
                     _ => "other without answer",
                 });
                 if !told_before {
+                    self.requests[index].turned_away |= no_answer == NoAnswer::Overloaded;
                     let delay = self.dice.between(500, 4_000);
                     self.after(delay, Event::Try(index, ticket));
                 }

@@ -1,5 +1,5 @@
-//! What goes wrong beside the log: crashes, pauses, full disks, moved hints and leases, clocks that jump, a gateway that is
-//! slow to answer, a view that cannot read an event. And the healing.
+//! What goes wrong beside the log: crashes, pauses, full disks, moved hints and leases, clocks that jump, desks that are
+//! crowded, a gateway that is slow to answer, a view that cannot read an event. And the healing.
 
 use super::node::ToNode;
 use super::world::{Event, Found, World};
@@ -37,6 +37,7 @@ pub(super) struct Faults {
     move_hint: bool,
     move_lease: bool,
     clock_jumps: bool,
+    crowd: bool,
 }
 
 impl Faults {
@@ -47,7 +48,7 @@ impl Faults {
         let (commit_fails, commit_unknown, commit_late) = (rate(100), rate(100), rate(60));
         let mischief_us = dice.between(4_000, 60_000) / partitions as u64;
         let mut armed = || dice.chance(500);
-        let [poison, crash, pause, log_crash, full, stop, duel, move_hint, move_lease, clock_jumps] =
+        let [poison, crash, pause, log_crash, full, stop, duel, move_hint, move_lease, clock_jumps, crowd] =
             std::array::from_fn(|_| armed());
         let writes = WriteFaults::drawn(dice);
         Self {
@@ -73,6 +74,7 @@ impl Faults {
             move_hint,
             move_lease,
             clock_jumps,
+            crowd,
         }
     }
 
@@ -100,6 +102,7 @@ impl Faults {
             move_hint: false,
             move_lease: false,
             clock_jumps: false,
+            crowd: false,
         }
     }
 }
@@ -112,7 +115,7 @@ impl World {
         let node = self.dice.below(self.nodes.len() as u64) as usize;
         let partition = self.dice.below(self.logs.len() as u64) as usize;
         let others_up = (0..self.nodes.len()).any(|other| other != node && self.nodes[other].up);
-        match self.dice.below(9) {
+        match self.dice.below(10) {
             0 if self.faults.crash && self.nodes[node].up && others_up => self.crash(node),
             1 | 2 if self.faults.pause && self.nodes[node].up && !self.nodes[node].paused => {
                 self.count("pause");
@@ -154,6 +157,7 @@ impl World {
                 self.count("clock jumped");
                 self.tell(|| format!("the clocks are {jump} µs wrong"));
             }
+            9 if self.faults.crowd && self.nodes[node].up => self.crowd(node, partition),
             _ => {}
         }
         let delay = self.dice.between(1, self.faults.mischief_us);

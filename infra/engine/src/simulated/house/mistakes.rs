@@ -59,11 +59,17 @@ pub enum Mistake {
     CacheMissesForeignEvents,
     /// A read does not wait until the node is as far as the reader was told.
     ReadsWithoutWaiting,
+    /// A shard is not told that it is crowded.
+    BeginsWhileCrowded,
+    /// A shard that is crowded turns away steps of what was begun.
+    HoldsBackWhatWasBegun,
+    /// Decides first, and turns away when it answers.
+    TurnsAwayTooLate,
 }
 
 impl Mistake {
     /// All of them.
-    pub const ALL: [Self; 27] = [
+    pub const ALL: [Self; 30] = [
         Self::AcknowledgesBeforeSync,
         Self::AcknowledgesBeforeContiguity,
         Self::ServesBeforeItsClaim,
@@ -91,5 +97,8 @@ impl Mistake {
         Self::FillsCacheWithStaleRows,
         Self::CacheMissesForeignEvents,
         Self::ReadsWithoutWaiting,
+        Self::BeginsWhileCrowded,
+        Self::HoldsBackWhatWasBegun,
+        Self::TurnsAwayTooLate,
     ];
 }

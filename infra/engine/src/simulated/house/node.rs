@@ -47,6 +47,8 @@ pub(super) enum ToNode {
     /// Time to look at what nobody tells of: hints, leases, timers.
     Tick,
     Drain(usize),
+    /// Whether too much goes on there to begin more.
+    Crowded(usize, bool),
     /// An errand is to be tried.
     Errand(Errand),
     /// The gateway has answered, or not in time.
@@ -113,6 +115,7 @@ pub(super) struct Desk {
     pub(super) held: VecDeque<ToNode>,
     pub(super) to_save: VecDeque<Arc<Effective<Clearing>>>,
     pub(super) save_due: bool,
+    pub(super) crowded: bool,
     /// Reading the log back from here.
     pub(super) read_from: Option<Offset>,
     /// Appends without a report, in order.
@@ -186,6 +189,7 @@ impl Desk {
             held: VecDeque::new(),
             to_save: VecDeque::new(),
             save_due: false,
+            crowded: false,
             read_from: None,
             awaiting: VecDeque::new(),
             last_landing: 0,

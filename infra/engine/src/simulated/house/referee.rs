@@ -14,11 +14,11 @@ use super::world::{Check, Found};
 use crate::decider::{Context, Decider, Decision, States, StreamState};
 use crate::event::Event;
 use crate::fold::Verdict;
-use crate::message::{Answer, CommandId, Decided, Fingerprint, Outcome};
+use crate::message::{Answer, CommandId, Decided, Envelope, Fingerprint, Outcome};
 use crate::position::{Checkpoint, Offset, Version};
 use crate::record::{Commit, Record};
 use crate::saga::{Ask, Reactor};
-use crate::shard::Effective;
+use crate::shard::{Effective, Ticket};
 use crate::simulated::store::Store;
 use crate::stream::StreamName;
 use crate::view::Row;
@@ -41,6 +41,13 @@ pub(super) struct Side {
     pub(super) ignored: u64,
 }
 
+/// A command that came to shards.
+struct Came {
+    wish: Wish,
+    times: u32,
+    turned_away: u32,
+}
+
 pub(super) struct Referee {
     pub(super) clearing: Clearing,
     pub(super) sides: Vec<Side>,
@@ -48,6 +55,10 @@ pub(super) struct Referee {
     asked: BTreeMap<(CommandId, [u8; 16]), Wish>,
     /// What was told to be invalid: it must never take effect.
     pub(super) invalid: Vec<(usize, Key, Fingerprint)>,
+    /// What came to shards, by ticket, and whether it was a command, not a question.
+    submitted: BTreeMap<Ticket, (Key, bool)>,
+    /// The commands among it.
+    came: BTreeMap<Key, Came>,
     /// Keys under which the log asks for calls.
     intents: BTreeSet<CommandId>,
     marked: BTreeSet<StreamName>,
@@ -77,6 +88,8 @@ impl Referee {
             sides: (0..partitions).map(side).collect(),
             asked: BTreeMap::new(),
             invalid: Vec::new(),
+            submitted: BTreeMap::new(),
+            came: BTreeMap::new(),
             intents: BTreeSet::new(),
             marked: BTreeSet::new(),
             clock_max: 0,
@@ -85,6 +98,46 @@ impl Referee {
 
     pub(super) fn ask(&mut self, id: CommandId, fingerprint: Fingerprint, wish: Wish) {
         self.asked.insert((id, fingerprint.0), wish);
+    }
+
+    /// What was asked for in a record.
+    pub(super) fn wish_of(&self, commit: &Commit) -> Option<Wish> {
+        self.asked.get(&(commit.command_id, commit.fingerprint.0)).cloned()
+    }
+
+    /// A submission comes to a shard.
+    pub(super) fn comes(&mut self, ticket: Ticket, envelope: &Envelope<Wish>) {
+        let key = (envelope.resource.clone(), envelope.id);
+        self.submitted.insert(ticket, (key.clone(), envelope.command.is_some()));
+        if let Some(wish) = envelope.command.clone() {
+            self.came.entry(key).or_insert(Came { wish, times: 0, turned_away: 0 }).times += 1;
+        }
+    }
+
+    /// The command that came under a ticket; of a question, the one that it asks for.
+    pub(super) fn submitted(&self, ticket: Ticket) -> Option<&Wish> {
+        let (key, _) = self.submitted.get(&ticket)?;
+        self.came.get(key).map(|came| &came.wish)
+    }
+
+    /// Something is turned away: a command must have had no effect, unless it came another time.
+    pub(super) fn turn_away(&mut self, partition: usize, ticket: Ticket) -> Result<(), Found> {
+        let Some((key, true)) = self.submitted.get(&ticket) else { return Ok(()) };
+        if let Some(came) = self.came.get_mut(key) {
+            came.turned_away += 1;
+        }
+        if self.sides[partition].by_id.contains_key(key) { self.judge_effect(key) } else { Ok(()) }
+    }
+
+    /// A command has taken effect: it must have come at least once and not been turned away.
+    fn judge_effect(&self, key: &Key) -> Result<(), Found> {
+        match self.came.get(key) {
+            Some(came) if came.times == came.turned_away => {
+                let what = format!("{} was turned away each time it came, and is effective", key.1);
+                Err(Found::new(Check::Bounds, what))
+            }
+            _ => Ok(()),
+        }
     }
 
     pub(super) fn partition_of(&self, stream: &StreamName) -> usize {
@@ -109,7 +162,7 @@ impl Referee {
         }
         let Some(commit) = commit else { return Ok(()) };
         let key = (commit.resource.clone(), commit.command_id);
-        if let Some(first) = side.by_id.insert(key, offset) {
+        if let Some(first) = side.by_id.insert(key.clone(), offset) {
             return Err(log(format!("{} is effective twice, at {first} and {offset}", commit.command_id)));
         }
         if commit.recorded_at < time_before {
@@ -141,6 +194,7 @@ impl Referee {
         }
         let commit = Arc::new(commit);
         side.commits.insert(offset, commit.clone());
+        self.judge_effect(&key)?;
         self.decide_again(before, &commit, offset)
     }
 

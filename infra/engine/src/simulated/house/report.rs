@@ -45,6 +45,8 @@ pub enum Check {
     Money,
     /// When timers fire.
     Timers,
+    /// What is turned away while a shard is crowded, and that nothing else is.
+    Bounds,
     /// Whether all ends once nothing goes wrong any more.
     Settling,
     /// An assertion in the code that is simulated.

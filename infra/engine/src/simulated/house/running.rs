@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use super::business::{Clearing, Thing};
+use super::business::{Clearing, Thing, Wish};
 use super::node::{Phase, ToNode};
 use super::world::{Asker, Check, Event, Found, Mistake, Told, World};
 use crate::decider::Decider;
@@ -41,6 +41,7 @@ impl World {
             ToNode::Save(partition) => self.save(node, partition)?,
             ToNode::Tick => self.tick(node)?,
             ToNode::Drain(partition) => self.feed(node, partition, Input::Drain)?,
+            ToNode::Crowded(partition, crowded) => self.set_crowded(node, partition, crowded)?,
             ToNode::Errand(errand) => self.try_errand(node, errand)?,
             ToNode::Returned(errand, heard) => self.errand_heard(node, errand, heard, 0)?,
             ToNode::Own(ticket, answer) => self.own_answer(node, ticket, answer)?,
@@ -78,9 +79,9 @@ impl World {
             && self.nodes[node].desks[partition].shard.is_leading()
             && !self.nodes[node].desks[partition].store.ids.contains_key(&(envelope.resource.clone(), envelope.id))
         {
-            self.say(node, partition, ticket, Ok(Answer::Unheard));
-            return Ok(());
+            return self.say(node, partition, ticket, Ok(Answer::Unheard));
         }
+        self.referee.comes(ticket, &envelope);
         self.feed(node, partition, Input::Submit(ticket, envelope))
     }
 
@@ -113,12 +114,15 @@ impl World {
                 if self.plan.mistake == Some(Mistake::CallsWithoutRecordedIntent) {
                     self.call_at_once(node, partition, &bytes);
                 }
+                if self.nodes[node].desks[partition].crowded {
+                    self.judge_handed(&bytes)?;
+                }
                 self.append(node, partition, tag, bytes);
             }
-            Effect::Answer(ticket, answer) => self.say(node, partition, ticket, answer),
+            Effect::Answer(ticket, answer) => self.say(node, partition, ticket, answer)?,
             Effect::Replay(ticket, offset, fingerprint) => {
                 let answer = self.replay(partition, offset, fingerprint)?;
-                self.say(node, partition, ticket, Ok(answer));
+                self.say(node, partition, ticket, Ok(answer))?;
             }
             Effect::ReplayVersion(ticket, _, stream, version, fingerprint) => {
                 self.count("remembered by the aggregate");
@@ -135,7 +139,7 @@ impl World {
                     ));
                 }
                 let answer = self.replay(partition, offset, fingerprint)?;
-                self.say(node, partition, ticket, Ok(answer));
+                self.say(node, partition, ticket, Ok(answer))?;
             }
             Effect::Inquired(..) => {}
             Effect::Effective(effective) => self.effective(node, partition, effective)?,
@@ -296,13 +300,29 @@ impl World {
     }
 
     /// An answer on its way to who asked.
-    fn say(&mut self, node: usize, partition: usize, ticket: Ticket, mut answer: Result<Answer<Thing>, NoAnswer>) {
+    fn say(
+        &mut self,
+        node: usize,
+        partition: usize,
+        ticket: Ticket,
+        mut answer: Result<Answer<Thing>, NoAnswer>,
+    ) -> Result<(), Found> {
+        if self.plan.mistake == Some(Mistake::TurnsAwayTooLate)
+            && self.nodes[node].desks[partition].crowded
+            && matches!(&answer, Ok(Answer::Decided(decided)) if decided.outcome.is_accepted())
+            && self.referee.submitted(ticket).is_some_and(Wish::begins)
+        {
+            answer = Err(NoAnswer::Overloaded);
+        }
+        if let Err(NoAnswer::Overloaded) = answer {
+            self.judge_turned_away(node, partition, ticket)?;
+        }
         if self.plan.mistake == Some(Mistake::DedupsAfterDeciding) {
             self.look_again(node, partition, ticket, &mut answer);
         }
         if self.dice.chance(self.faults.answer_lost) {
             self.count("answer lost on the way");
-            return;
+            return Ok(());
         }
         let delay = self.dice.between(20, 1_000);
         let event = match self.tickets[ticket.0 as usize].0 {
@@ -312,6 +332,7 @@ impl World {
             Asker::Node(asker, incarnation) => Event::at_node(asker, Some(incarnation), ToNode::Own(ticket, answer)),
         };
         self.after(delay, event);
+        Ok(())
     }
 
     /// The answer of the first record under the id, if there was one before (planted).

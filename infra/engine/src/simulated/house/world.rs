@@ -152,6 +152,7 @@ impl World {
             forgets_undo: plan.mistake == Some(Mistake::ForgetsUndo),
             skips_undo_on_timeout: plan.mistake == Some(Mistake::SkipsUndoOnTimeout),
             pays_under_one_id: plan.mistake == Some(Mistake::PaysUnderOneId),
+            holds_back_what_was_begun: plan.mistake == Some(Mistake::HoldsBackWhatWasBegun),
         };
         let faults = Faults::drawn(&mut dice, partitions);
         let nodes = (0..dice.between(2, 3))
