@@ -4,6 +4,7 @@
 
 mod a_disk_fills;
 mod a_log_moves;
+mod a_topic_is_lost;
 mod an_operator_asks;
 mod limits_are_told;
 mod roles;
