@@ -7,6 +7,7 @@ mod a_log_moves;
 mod a_topic_is_lost;
 mod an_operator_asks;
 mod limits_are_told;
+mod nodes_hand_over;
 mod roles;
 
 #[allow(dead_code, reason = "the trials of broken disks use the rest")]
