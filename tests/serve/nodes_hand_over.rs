@@ -5,7 +5,7 @@ use std::time::{Duration, Instant};
 
 use futures::future::join_all;
 use kit::{Client, Cluster, Reply, shop};
-use serde_json::{Value, json};
+use serde_json::json;
 use uuid::Uuid;
 
 /// Commands that may be under way to one node: as few as can be set.
@@ -46,7 +46,7 @@ async fn shelves(client: &Client) -> [String; 2] {
 }
 
 fn is_turned_away(reply: &Reply) -> bool {
-    reply.status == 503 && reply.body["outcome"] == Value::from("unknown") && reply.header("retry-after").is_some()
+    reply.status == 503 && reply.body["outcome"] == "unknown" && reply.header("retry-after").is_some()
 }
 
 #[tokio::test(flavor = "multi_thread")]
