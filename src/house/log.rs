@@ -272,23 +272,26 @@ pub(super) fn rebuild_states(states: &StateStore<Shop>, log: &dyn Log, opening: 
     Ok(())
 }
 
-/// Says how much of the log the states amount to, in records.
+/// Says how much of the log the states amount to, in records; of 0 until it is known how many there are, since a share of
+/// what has been copied so far would go back as more is.
 pub(super) fn folded(log: &Arc<dyn Log>, kept: &Arc<Kept>, states: &Arc<StateStore<Shop>>) -> Far {
-    let at_broker = Arc::new(AtomicU64::new(0));
+    let really: Arc<OnceLock<u64>> = Arc::default();
     if let Some(real_end) = Kept::real_end(kept) {
-        let (told, partitions) = (Arc::clone(&at_broker), log.partitions());
-        // It may wait for the network. Until it is there, what has been copied counts as all there is.
+        let (told, partitions) = (Arc::clone(&really), log.partitions());
+        // It may wait for the network.
         tokio::task::spawn_blocking(move || {
             let ends = (0..partitions).map(Partition).map(|it| real_end(it).unwrap_or_default().0);
-            told.store(ends.sum(), Ordering::Relaxed);
+            told.get_or_init(|| ends.sum());
         });
+    } else {
+        really.get_or_init(|| 0);
     }
     let (log, states) = (Arc::clone(log), Arc::clone(states));
     Box::new(move || {
         let partitions = || (0..log.partitions()).map(Partition);
         let done = partitions().map(|it| states.checkpoint(it).0.next_offset.0).sum();
         let here = partitions().map(|it| log.end(it).0).sum::<u64>();
-        (done, here.max(at_broker.load(Ordering::Relaxed)))
+        (done, really.get().map_or(0, |really| here.max(*really)))
     })
 }
 

@@ -38,7 +38,7 @@ struct Stage {
     far: Option<Far>,
 }
 
-/// Says how much is done, and of how much. Asked by every probe: must not wait.
+/// Says how much is done, and of how much; of 0 if that is not known. Asked by every probe: must not wait.
 pub(super) type Far = Box<dyn Fn() -> (u64, u64) + Send>;
 
 /// How far a stage is.
@@ -68,6 +68,7 @@ impl Opening {
         let stage = self.0.lock();
         let (done, of) = stage.far.as_ref().map_or((0, 0), |far| far());
         let left = left(stage.since.elapsed(), done.saturating_sub(stage.from), of.saturating_sub(done));
+        let left = left.filter(|_| of > 0);
         Told { doing: stage.doing, done, of, left }
     }
 

@@ -3,6 +3,7 @@
 //! stopped and frozen one by one.
 
 use std::path::Path;
+use std::process::Command;
 
 use tempfile::TempDir;
 use xtask::kafka::Kafka;
@@ -188,12 +189,36 @@ impl Alone {
         Self { seat: seat("node-1", directory, log, kafka, read_store), directory: directory.to_owned() }
     }
 
+    /// The same with one more line for the top of its configuration.
+    #[must_use]
+    pub fn with(mut self, line: &str) -> Self {
+        self.seat.node.more.push(line.to_owned());
+        self
+    }
+
     /// Starts it and waits until it serves.
     ///
     /// # Panics
     /// When it does not, with all it printed.
     pub async fn start(&self) -> Docket {
-        Docket::try_serve(&self.seat.node, &self.directory).await.unwrap_or_else(|fault| panic!("{fault}"))
+        self.try_start().await.unwrap_or_else(|fault| panic!("{fault}"))
+    }
+
+    /// Starts it, or tells why it would not serve.
+    ///
+    /// # Errors
+    /// When it ended, or did not serve within a minute.
+    pub async fn try_start(&self) -> Result<Docket, StartFault> {
+        Docket::try_serve(&self.seat.node, &self.directory).await
+    }
+
+    /// Starts it and waits only until it answers at all, see [`Docket::until_serving`].
+    ///
+    /// # Panics
+    /// When it does not answer.
+    pub async fn begin(&self) -> Docket {
+        let command = command(&self.seat.node, &self.directory).unwrap_or_else(|fault| panic!("{fault}"));
+        Docket::begin(command, &self.seat.node.http).await
     }
 }
 
@@ -219,9 +244,15 @@ fn seat(name: &str, scratch: &Path, log: &str, kafka: Option<(String, u8)>, read
 impl Docket {
     /// Starts a node as it is set up, its configuration in `directory`.
     async fn try_serve(node: &Node, directory: &Path) -> Result<Self, StartFault> {
-        let recipe = node.recipe(binary(), directory).map_err(|what| StartFault { what, printed: String::new() })?;
-        let mut command = std::process::Command::new(&recipe.program);
-        command.args(&recipe.arguments).current_dir(directory);
+        let command = command(node, directory).map_err(|what| StartFault { what, printed: String::new() })?;
         Self::try_run(command).await
     }
+}
+
+/// What starts a node as it is set up, its configuration in `directory`.
+fn command(node: &Node, directory: &Path) -> Result<Command, String> {
+    let recipe = node.recipe(binary(), directory)?;
+    let mut command = Command::new(&recipe.program);
+    command.args(&recipe.arguments).current_dir(directory);
+    Ok(command)
 }

@@ -143,8 +143,18 @@ impl Docket {
         let mut command = Command::new(binary());
         command.args(["dev", "--listen", &address, "--data"]).arg(data).args(arguments);
         command.envs(environment.iter().map(|(name, value)| (name, value)));
+        let mut docket = Self::begin(command, &address).await;
+        docket.port = Some(port);
+        docket
+    }
+
+    /// Runs it, to listen at this address, and waits only until it answers at all.
+    ///
+    /// # Panics
+    /// When it does not answer.
+    pub(crate) async fn begin(command: Command, address: &str) -> Self {
         let (mut docket, _) = Self::spawn(command);
-        (docket.address, docket.port) = (format!("http://{address}"), Some(port));
+        docket.address = format!("http://{address}");
         let client = docket.client();
         while client.get("/livez").await.is_none_or(|reply| reply.status != 200) {
             assert!(docket.runs() && docket.began.elapsed() < READY_WITHIN, "docket does not answer");
@@ -180,10 +190,7 @@ impl Docket {
     /// Waits a moment, unless that makes no sense any more.
     async fn still_starting(mut self) -> Result<Self, StartFault> {
         if let Ok(Some(status)) = self.child.try_wait() {
-            // Its last words are read a moment after it has ended.
-            for reader in self.readers.drain(..) {
-                reader.join().expect("a reader does not panic");
-            }
+            self.hear_out();
             return Err(self.fault(format!("it ended with {status}")));
         }
         if self.began.elapsed() > READY_WITHIN {
@@ -226,6 +233,13 @@ impl Docket {
         });
         let readers = vec![lines, rest];
         (Self { child, address: String::new(), port: None, printed, readers, began, ready_in: Duration::ZERO }, address)
+    }
+
+    /// Its last words are read a moment after it has ended.
+    fn hear_out(&mut self) {
+        for reader in self.readers.drain(..) {
+            reader.join().expect("a reader does not panic");
+        }
     }
 
     fn fault(self, what: String) -> StartFault {
@@ -309,12 +323,21 @@ impl Docket {
     /// # Panics
     /// When it takes longer than it may.
     pub async fn ended(&mut self) -> ExitStatus {
+        self.ended_within(STOP_WITHIN).await
+    }
+
+    /// Waits so long for it to end by itself.
+    ///
+    /// # Panics
+    /// When it takes longer.
+    pub async fn ended_within(&mut self, within: Duration) -> ExitStatus {
         let began = Instant::now();
         loop {
             if let Ok(Some(status)) = self.child.try_wait() {
+                self.hear_out();
                 return status;
             }
-            assert!(began.elapsed() < STOP_WITHIN, "docket does not stop\n{}", self.printed());
+            assert!(began.elapsed() < within, "docket does not stop\n{}", self.printed());
             tokio::time::sleep(LOOK_AGAIN_AFTER).await;
         }
     }

@@ -193,7 +193,7 @@ impl CopyReader {
 }
 
 /// Whether the segments in `directory` are a copy.
-pub(crate) fn is_copy(directory: &Path) -> bool {
+pub fn is_copy(directory: &Path) -> bool {
     directory.join(MARKER).exists()
 }
 

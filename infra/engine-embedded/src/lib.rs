@@ -29,7 +29,9 @@ use engine::position::{LogId, Offset, Partition};
 use engine::record::Genesis;
 use parking_lot::Mutex;
 
-pub use crate::copy::{COPIED_RECORD_BYTES_MAX, CopyFault, CopyReadFault, CopyReader, CopyReport, LogCopy, no_room};
+pub use crate::copy::{
+    COPIED_RECORD_BYTES_MAX, CopyFault, CopyReadFault, CopyReader, CopyReport, LogCopy, is_copy, no_room,
+};
 pub use crate::disk::{Disk, RealDisk};
 use crate::files::Lock;
 pub use crate::offline::{

@@ -366,3 +366,19 @@ fn block_on<F: Future>(future: F) -> F::Output {
         std::thread::park();
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn after_a_question_that_no_broker_answered_another_client_asks() {
+        let mut options = KafkaOptions::new("127.0.0.1:1", "main", "data");
+        options.patience = Duration::from_secs(1);
+        let admin = Admin::new(&options).expect("a client");
+        let first = admin.client();
+        let fault = admin.bounds("docket.log.main", Partition(0)).expect_err("nobody is there");
+        assert!(fault.may_pass(), "{fault}");
+        assert!(!Arc::ptr_eq(&first, &admin.client()), "it would ask the same again");
+    }
+}

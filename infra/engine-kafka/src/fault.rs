@@ -153,6 +153,10 @@ impl KafkaFault {
         matches!(self, Self::Unreachable { .. } | Self::Login { .. } | Self::Certificate { .. })
     }
 
+    pub(crate) fn gone(topic: &str) -> Self {
+        Self::Truncated { topic: topic.to_owned(), partition: Partition(0), what: "the topic is gone".to_owned() }
+    }
+
     pub(crate) fn copy(directory: &std::path::Path, topic: &str, fault: CopyFault) -> Self {
         match fault {
             CopyFault::OtherLog { directory, found, wanted } => {

@@ -34,6 +34,8 @@ const POLL: Duration = Duration::from_millis(50);
 /// How long a reader waits for what Kafka has and the copy has not yet: far longer than the copy is ever behind while
 /// brokers and disk are well.
 const READER_PATIENCE: Duration = Duration::from_secs(10);
+/// How long the topic may be unknown to the brokers before it counts as gone.
+pub(crate) const GONE_AFTER: Duration = Duration::from_secs(5);
 /// How old the last word of the client may be before nothing is known of the brokers.
 const SILENCE_MAX: Duration = Duration::from_secs(10);
 

@@ -7,13 +7,13 @@ use std::time::{Duration, Instant};
 use engine::log::{Appender, DeliverySink, Log, LogFault, Stored, WakerGuard};
 use engine::position::{LogId, Offset, Partition};
 use engine::record::Genesis;
-use engine_embedded::{CopyReport, LogCopy, Options as CopyOptions};
+use engine_embedded::{CopyReport, LogCopy, Options as CopyOptions, is_copy};
 use tokio::sync::watch;
 
 use crate::admin::{Admin, BROKERS_LEARN, log_topic_settings};
 use crate::check::refuse_unsafe;
 use crate::fault::KafkaFault;
-use crate::follower::{Follower, Truth, compare_ends};
+use crate::follower::{Follower, GONE_AFTER, Truth, compare_ends};
 use crate::identity;
 use crate::options::KafkaOptions;
 use crate::outbox::Outbox;
@@ -43,15 +43,22 @@ pub struct OpenReport {
 
 impl KafkaLog {
     /// Opens the log, or founds it as `founding` says if there is none. Other nodes may do the same at the same time: all
-    /// get the log that was first. When this returns every partition's `Genesis` can be read; what else Kafka has is
-    /// fetched from now on, see [`KafkaLog::caught_up`]. Install a metrics recorder before, if there is to be one.
+    /// get the log that was first. Where there is a copy of a log already, its topic is gone, and none is founded. When
+    /// this returns every partition's `Genesis` can be read; what else Kafka has is fetched from now on, see
+    /// [`KafkaLog::caught_up`]. Install a metrics recorder before, if there is to be one.
     pub fn open(options: &KafkaOptions, founding: Option<&Genesis>) -> Result<Self, KafkaFault> {
         let started = Instant::now();
         let admin = Arc::new(Admin::new(options)?);
         let topic = options.topic();
-        let grace = if founding.is_some() { Duration::ZERO } else { BROKERS_LEARN };
+        let followed = is_copy(&options.directory);
+        let grace = if founding.is_some() && !followed { Duration::ZERO } else { BROKERS_LEARN };
         let founded = match (admin.expected_layout(&topic, grace)?, founding) {
             (Some(_), _) => false,
+            // Whoever starts next on nothing would take an empty log for the one that was here.
+            (None, Some(_)) if followed => {
+                let what = format!("the topic is gone, and {} holds a copy of its log", options.directory.display());
+                return Err(KafkaFault::Truncated { topic, partition: Partition(0), what });
+            }
             (None, Some(genesis)) => {
                 tracing::info!(topic, partitions = genesis.partitions, "making topic {topic}");
                 admin.create(&topic, genesis.partitions, options.replication, &log_topic_settings(options))?;
@@ -131,19 +138,20 @@ impl KafkaLog {
         if folded <= end { Ok(()) } else { Err(KafkaFault::StoreAhead { partition, end, folded }) }
     }
 
-    /// Whether Kafka still has every partition from its first record on: what is thrown away underneath is not noticed by
-    /// who reads at the end, but the next node to start would be refused. If it is so, nothing more is appended here, and
-    /// the node must end. Asks the brokers; that they do not answer now is told as [`KafkaFault::Unreachable`].
+    /// Whether Kafka still has the topic, and every partition from its first record on up to where the copy here ends: what is
+    /// thrown away underneath is not noticed by who reads at the end, and a client goes by a topic that is gone for half a
+    /// minute. If it is not so, nothing more is appended here, and the node must end. Asks the brokers; that they do not
+    /// answer now is told as [`KafkaFault::Unreachable`].
     pub fn look_for_loss(&self) -> Result<(), KafkaFault> {
-        for partition in (0..self.genesis.partitions).map(Partition) {
-            let low = self.admin.bounds(&self.topic, partition)?.0;
-            if low > Offset(0) {
-                self.outbox.refusing()();
-                let what = format!("it begins at offset {low}, its first records were thrown away");
-                return Err(KafkaFault::Truncated { topic: self.topic.clone(), partition, what });
-            }
+        let gone = matches!(self.admin.expected_layout(&self.topic, GONE_AFTER), Ok(None));
+        let found = match gone {
+            true => Err(KafkaFault::gone(&self.topic)),
+            false => compare_ends(&self.admin, &self.topic, self.genesis.partitions, |it| self.copied(it)),
+        };
+        if found.as_ref().is_err_and(|fault| !fault.may_pass()) {
+            self.outbox.refusing()();
         }
-        Ok(())
+        found
     }
 
     /// How far the local copy of `partition` goes: [`Log::end`] may be further by what this node has just appended.

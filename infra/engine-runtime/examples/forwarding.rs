@@ -1,7 +1,7 @@
 //! How many commands a second go from one node to another, by how many are under way at once. Both ends are in this process
 //! and what decides answers at once, so this is the price of the way alone: serialising, HTTP/2, gRPC and back.
 //!
-//! `cargo run --release -p engine-runtime --example forwarding`
+//! `cargo run --release -p engine-runtime --example forwarding [SECONDS]`: so long for each, 3 by default.
 
 #![allow(clippy::print_stdout, clippy::unwrap_used, missing_docs, reason = "a measurement, read by whoever runs it")]
 
@@ -19,7 +19,7 @@ use engine::stream::{StreamName, Tenant};
 use engine::time::Timestamp;
 use engine_runtime::node::KnownCommand;
 use engine_runtime::peers::{Owner, Peers};
-use engine_runtime::remote::{GrpcPeers, LocalDoor, RemoteOptions, serve};
+use engine_runtime::remote::{GrpcPeers, LocalDoor, RemoteOptions, Serving, serve};
 use futures::FutureExt;
 use futures::future::BoxFuture;
 use serde::{Deserialize, Serialize};
@@ -133,35 +133,65 @@ fn envelope() -> Envelope<Text> {
     }
 }
 
+/// What the callers of one measurement came to.
+pub(crate) struct Measured {
+    pub(crate) answered: u64,
+    pub(crate) not_answered: u64,
+    pub(crate) took: Duration,
+}
+
+/// Two ends and a way between them.
+pub(crate) struct Way {
+    peers: Arc<GrpcPeers<Texts>>,
+    owner: Owner,
+    _serving: Serving,
+}
+
+impl Way {
+    pub(crate) async fn open() -> Self {
+        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let door = Arc::new(Door(Arc::new(Text("y".repeat(TEXT_BYTES)))));
+        let serving = serve::<Texts>(listener, door, RemoteOptions::default(), CancellationToken::new()).unwrap();
+        let owner = Owner { node: "other".into(), address: serving.address().to_string().into() };
+        let peers = Arc::new(GrpcPeers::new(LOG, &Texts, RemoteOptions::default()));
+        Self { peers, owner, _serving: serving }
+    }
+
+    /// So many callers, each of whom sends one command after the other for so long, and one at least.
+    pub(crate) async fn measure(&self, callers: u64, for_each: Duration) -> Measured {
+        let began = Instant::now();
+        let until = began + for_each;
+        let (answered, not_answered) = (Arc::new(AtomicU64::new(0)), Arc::new(AtomicU64::new(0)));
+        let callers = (0..callers).map(|_| {
+            let (peers, owner) = (self.peers.clone(), self.owner.clone());
+            let (answered, not_answered) = (answered.clone(), not_answered.clone());
+            tokio::spawn(async move {
+                loop {
+                    let asked = peers.submit(&owner, Partition(0), envelope(), WITHIN).await;
+                    let count = if asked.is_ok() { &answered } else { &not_answered };
+                    count.fetch_add(1, Ordering::Relaxed);
+                    if Instant::now() >= until {
+                        return;
+                    }
+                }
+            })
+        });
+        for caller in callers.collect::<Vec<_>>() {
+            caller.await.unwrap();
+        }
+        let [answered, not_answered] = [answered, not_answered].map(|count| count.load(Ordering::Relaxed));
+        Measured { answered, not_answered, took: began.elapsed() }
+    }
+}
+
 #[tokio::main]
 async fn main() {
-    let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
-    let door = Arc::new(Door(Arc::new(Text("y".repeat(TEXT_BYTES)))));
-    let serving = serve::<Texts>(listener, door, RemoteOptions::default(), CancellationToken::new()).unwrap();
-    let owner = Owner { node: "other".into(), address: serving.address().to_string().into() };
-    let for_each = Duration::from_secs(std::env::args().nth(1).and_then(|text| text.parse().ok()).unwrap_or(3));
-    let peers = Arc::new(GrpcPeers::new(LOG, &Texts, RemoteOptions::default()));
+    let for_each = std::env::args().nth(1).map_or(3.0, |text| text.parse().expect("seconds"));
+    let way = Way::open().await;
     for round in 0..3 {
-        for in_flight in [1_u64, 16, 64, 128, 256, 512, 1_024] {
-            let (done, busy, until) = (AtomicU64::new(0), AtomicU64::new(0), Instant::now() + for_each);
-            let (done, busy) = (Arc::new(done), Arc::new(busy));
-            let began = Instant::now();
-            let callers = (0..in_flight).map(|_| {
-                let (peers, owner, done, busy) = (peers.clone(), owner.clone(), done.clone(), busy.clone());
-                tokio::spawn(async move {
-                    while Instant::now() < until {
-                        match peers.submit(&owner, Partition(0), envelope(), WITHIN).await {
-                            Ok(_) => done.fetch_add(1, Ordering::Relaxed),
-                            Err(_) => busy.fetch_add(1, Ordering::Relaxed),
-                        };
-                    }
-                })
-            });
-            for caller in callers.collect::<Vec<_>>() {
-                caller.await.unwrap();
-            }
-            let rate = done.load(Ordering::Relaxed) as f64 / began.elapsed().as_secs_f64();
-            let busy = busy.load(Ordering::Relaxed);
+        for in_flight in [1, 16, 64, 128, 256, 512, 1_024] {
+            let measured = way.measure(in_flight, Duration::from_secs_f64(for_each)).await;
+            let (rate, busy) = (measured.answered as f64 / measured.took.as_secs_f64(), measured.not_answered);
             println!("round {round}  in flight {in_flight:>5}  {rate:>8.0}/s  not answered {busy}");
         }
     }

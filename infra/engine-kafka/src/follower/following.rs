@@ -14,7 +14,7 @@ use rdkafka::error::{KafkaError, RDKafkaErrorCode};
 use rdkafka::util::Timeout;
 
 use super::taking::{Taking, take};
-use super::{Ears, POLL, Shared, Truth, compare_ends, consumer};
+use super::{Ears, GONE_AFTER, POLL, Shared, Truth, compare_ends, consumer};
 use crate::fault::{KafkaFault, chain, told};
 use crate::stranded;
 
@@ -23,9 +23,6 @@ const BATCH_BYTES: usize = 1 << 20;
 const BATCH_RECORDS: usize = 4_096;
 /// How long it rests after something failed that may pass.
 const REST: Duration = Duration::from_millis(500);
-/// How long the topic may be unknown to the brokers before it counts as gone.
-const GONE_AFTER: Duration = Duration::from_secs(10);
-
 /// The thread's state.
 pub(super) struct Following {
     shared: Arc<Shared>,
@@ -244,11 +241,7 @@ impl Following {
                 // What was the last record must still be the last, or be followed by others.
                 Err(Stop::Anew)
             }
-            Ok(None) if gone_for > GONE_AFTER => Err(Stop::Fault(KafkaFault::Truncated {
-                topic: self.shared.topic.clone(),
-                partition: Partition(0),
-                what: "the topic is gone".to_owned(),
-            })),
+            Ok(None) if gone_for > GONE_AFTER => Err(Stop::Fault(KafkaFault::gone(&self.shared.topic))),
             _ => {
                 let mut progress = self.shared.progress.lock();
                 self.shared.moved.wait_for(&mut progress, REST);

@@ -103,6 +103,17 @@ fn another_log_under_the_same_name_is_refused() {
 }
 
 #[test]
+fn who_has_a_copy_does_not_found_its_log_again() {
+    needs_kafka!();
+    let directory = tempfile::tempdir().expect("a directory");
+    let (options, genesis) = filled(directory.path());
+    Meddler::new().delete(&options.topic());
+    let fault = KafkaLog::open(&options, Some(&genesis)).expect_err("its topic is gone");
+    assert!(!fault.may_pass() && fault.to_string().contains("holds a copy"), "{fault}");
+    assert!(matches!(refused(&options), KafkaFault::Absent { .. }));
+}
+
+#[test]
 fn a_topic_deleted_under_a_running_node_stops_it() {
     needs_kafka!();
     let directory = tempfile::tempdir().expect("a directory");

@@ -61,10 +61,7 @@ impl<R: Reactor> Shared<R> {
         let deadline = Instant::now() + wait;
         let handed = self.hand_over(envelope, deadline, way);
         if let Err(why) = &handed {
-            self.turned_away.increment(1);
-            if *why == NoAnswer::Overloaded {
-                counter!("docket_commands_turned_away_total").increment(1);
-            }
+            turn_away(self, *why);
         }
         async move { answer(handed?, deadline).await }
     }
@@ -362,11 +359,19 @@ async fn carry<R: Reactor>(
 }
 
 fn give_up<R: Reactor>(shared: &Shared<R>, reply: Reply<R>, no: NoAnswer) {
-    shared.turned_away.increment(1);
     // Another node's draining is not ours.
     let no = if let NoAnswer::Draining | NoAnswer::NotOwner = no { shared.closed() } else { no };
     let no = reply.no(no);
+    turn_away(shared, no);
     let _ = reply.to.send(Err(no));
+}
+
+/// Counts a command that was not answered, and why it was not where a bound was reached.
+fn turn_away<R: Reactor>(shared: &Shared<R>, why: NoAnswer) {
+    shared.turned_away.increment(1);
+    if why == NoAnswer::Overloaded {
+        counter!("docket_commands_turned_away_total").increment(1);
+    }
 }
 
 /// Waits until commands go elsewhere than `at`.

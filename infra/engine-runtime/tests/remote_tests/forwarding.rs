@@ -191,3 +191,13 @@ async fn many_commands_share_one_connection_and_each_gets_its_own_answer() {
         assert_eq!(told.state.as_deref(), Some(&Noted(number.to_string())));
     }
 }
+
+#[tokio::test(flavor = "multi_thread")]
+async fn the_price_of_the_way_can_be_measured() {
+    let way = crate::measurement::Way::open().await;
+    // As many as may be under way, one command each.
+    for callers in [1, 1_024] {
+        let measured = way.measure(callers, std::time::Duration::ZERO).await;
+        assert_eq!((measured.answered, measured.not_answered), (callers, 0));
+    }
+}

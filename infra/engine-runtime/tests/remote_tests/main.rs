@@ -16,6 +16,9 @@ mod forwarding;
 #[allow(dead_code, reason = "the node's own tests use the rest")]
 #[path = "../node_tests/house.rs"]
 mod house;
+#[allow(dead_code, reason = "its own main is for who runs it by hand")]
+#[path = "../../examples/forwarding.rs"]
+mod measurement;
 mod nodes;
 mod troubles;
 mod versions;
