@@ -35,6 +35,7 @@ async fn a_new_file_is_filled_without_a_write_ahead_log_and_written_as_always_on
     assert!(matches!(wrong, Err(StoreFault::Fenced(P0))), "{wrong:?}");
     let found = store.load_with_checkpoints(vec![key("a"), key("b")]).await.unwrap();
     assert_eq!((found.found.len(), found.checkpoints), (1, [(P0, checkpoint(1))].into()));
+    assert_eq!(beside(&place.path()), [false, true], "who reads has no connection of his own yet");
 
     store.feeder().unwrap().caught_up().await.unwrap();
     store.commit(batch([("b", Some(order("open", 1)))], Some(checkpoint(1)), checkpoint(2))).await.unwrap();
