@@ -11,19 +11,21 @@ use super::{Done, root, step};
 /// Test targets that wait most of the time, in lanes of their own: those of several nodes on real brokers for elections,
 /// time-outs and processes that start, those of faults for what was killed, frozen or cut off to come back.
 const WAITING: [&[&str]; 2] = [&["kafka", "tls", "trials"], &["faults"]];
+/// Test targets that ask for as much as the machine can do, and need it for themselves.
+const ALONE: &[&str] = &["pressure"];
 /// All that fails is told in one run.
 const ALL: &[&str] = &["test", "--workspace", "--all-features", "--no-fail-fast"];
 
-/// Runs every integration test of the workspace: those that wait beside those that do not.
+/// Runs every integration test of the workspace: those that wait beside those that do not, then those that want to be alone.
 pub(crate) fn run_tests() -> Done {
-    let all = test_targets()?;
-    let waits = |name: &String| WAITING.iter().any(|lane| lane.contains(&name.as_str()));
-    let lane = |its: &&[&str]| all.iter().filter(|name| its.contains(&name.as_str())).cloned().collect::<Vec<_>>();
-    let waiting = WAITING.iter().map(|its| Lane::start(arguments(&lane(its)))).collect::<Result<Vec<_>, _>>()?;
-    let busy = all.iter().filter(|name| !waits(name)).cloned().collect::<Vec<_>>();
-    let busy = step("cargo", &arguments(&busy).iter().map(String::as_str).collect::<Vec<_>>());
+    let mut all = test_targets()?;
+    let mut take = |its: &[&str]| all.extract_if(.., |name| its.contains(&name.as_str())).collect::<Vec<_>>();
+    let (waiting, alone) = (WAITING.map(&mut take), take(ALONE));
+    let run = |its: &[String]| step("cargo", &arguments(its).iter().map(String::as_str).collect::<Vec<_>>());
+    let waiting = waiting.map(|its| Lane::start(arguments(&its))).into_iter().collect::<Result<Vec<_>, _>>()?;
+    let busy = run(&all);
     // Also if another lane failed: nothing is left running, and all tell what they found.
-    waiting.into_iter().map(Lane::end).fold(busy, Result::and)
+    waiting.into_iter().map(Lane::end).fold(busy, Result::and).and(run(&alone))
 }
 
 /// Builds every integration test of the workspace.
