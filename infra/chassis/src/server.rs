@@ -158,7 +158,11 @@ impl Server {
         let kill = CancellationToken::new();
         let turned_away = Arc::new(Semaphore::new((limits.connections_max / 4).clamp(1, TURNED_AWAY_MAX)));
         let mut pause = ACCEPT_PAUSE.0;
-        while let Some(accepted) = shutdown.run_until_cancelled(listener.accept()).await {
+        let next = async || {
+            slots.made_room().await;
+            listener.accept().await
+        };
+        while let Some(accepted) = shutdown.run_until_cancelled(next()).await {
             match accepted {
                 Ok((stream, peer)) => {
                     pause = ACCEPT_PAUSE.0;

@@ -8,9 +8,8 @@ use serde_json::Value;
 
 use super::{Done, root, step};
 
-/// Test targets that wait most of the time, in lanes of their own: those of several nodes on real brokers for elections,
-/// time-outs and processes that start, those of faults for what was killed, frozen or cut off to come back.
-const WAITING: [&[&str]; 2] = [&["kafka", "tls", "trials"], &["faults"]];
+/// Test targets that wait most of the time: for elections, time-outs and processes that start.
+const WAITING: &[&str] = &["it_on_kafka", "kafka", "serve", "tls", "trials"];
 /// Test targets that ask for as much as the machine can do, and need it for themselves.
 const ALONE: &[&str] = &["pressure"];
 /// All that fails is told in one run.
@@ -20,12 +19,13 @@ const ALL: &[&str] = &["test", "--workspace", "--all-features", "--no-fail-fast"
 pub(crate) fn run_tests() -> Done {
     let mut all = test_targets()?;
     let mut take = |its: &[&str]| all.extract_if(.., |name| its.contains(&name.as_str())).collect::<Vec<_>>();
-    let (waiting, alone) = (WAITING.map(&mut take), take(ALONE));
+    let (waiting, alone) = (take(WAITING), take(ALONE));
     let run = |its: &[String]| step("cargo", &arguments(its).iter().map(String::as_str).collect::<Vec<_>>());
-    let waiting = waiting.map(|its| Lane::start(arguments(&its))).into_iter().collect::<Result<Vec<_>, _>>()?;
+    let waiting = Lane::start(arguments(&waiting))?;
     let busy = run(&all);
-    // Also if another lane failed: nothing is left running, and all tell what they found.
-    waiting.into_iter().map(Lane::end).fold(busy, Result::and).and(run(&alone))
+    // Also if the other lane failed: nothing is left running, and all tell what they found.
+    let waiting = waiting.end();
+    busy.and(waiting).and(run(&alone))
 }
 
 /// Builds every integration test of the workspace.

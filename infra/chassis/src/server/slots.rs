@@ -6,6 +6,7 @@ use std::net::IpAddr;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
+use tokio::sync::Notify;
 use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 
@@ -24,6 +25,8 @@ struct Shared {
     total_max: usize,
     per_address_max: usize,
     taken: Mutex<Taken>,
+    /// One of those that were told to close has done so.
+    left: Notify,
 }
 
 #[derive(Default)]
@@ -46,7 +49,7 @@ struct Open {
 
 impl Slots {
     pub(super) fn new(total_max: usize, per_address_max: usize) -> Self {
-        Self(Arc::new(Shared { total_max, per_address_max, taken: Mutex::default() }))
+        Self(Arc::new(Shared { total_max, per_address_max, taken: Mutex::default(), left: Notify::new() }))
     }
 
     /// A place for a connection from `address`, until dropped; `None` if there is none left. `close` closes it.
@@ -79,6 +82,14 @@ impl Slots {
         taken.connections.insert(number, open);
         gauge.increment(1);
         Some(Slot { slots: self.clone(), number, address: counted, gauge })
+    }
+
+    /// Waits until those that were told to close leave no more open than there may be: until then they have their files,
+    /// and on a busy machine many newcomers could come before one of them has heard it. For one caller at a time.
+    pub(super) async fn made_room(&self) {
+        while self.taken().connections.len() > self.0.total_max {
+            self.0.left.notified().await;
+        }
     }
 
     fn taken(&self) -> MutexGuard<'_, Taken> {
@@ -126,6 +137,7 @@ impl Drop for Slot {
         let mut taken = self.slots.taken();
         if taken.connections.remove(&self.number).is_some_and(|open| open.leaving) {
             taken.leaving -= 1;
+            self.slots.0.left.notify_one();
         }
         if let Some(address) = self.address
             && let Some(of_address) = taken.by_address.get_mut(&address)
@@ -141,6 +153,8 @@ impl Drop for Slot {
 
 #[cfg(test)]
 mod tests {
+    use tokio::time::timeout;
+
     use super::*;
     use crate::server::Limits;
 
@@ -179,6 +193,7 @@ mod tests {
 
     #[tokio::test(start_paused = true)]
     async fn the_longest_idle_makes_room_and_nobody_who_is_busy() {
+        const MOMENT: Duration = Duration::from_millis(1);
         let slots = Slots::new(2, 2);
         let activity = || Arc::new(Activity::new(Instant::now(), &Limits::DEFAULT));
         let busy = activity();
@@ -190,7 +205,9 @@ mod tests {
         let newcomer = take(&slots, "127.0.0.1").unwrap();
         assert!(idle_close.is_cancelled() && !busy_close.is_cancelled());
         assert!(take(&slots, "127.0.0.1").is_none(), "what leaves makes room once");
+        assert!(timeout(MOMENT, slots.made_room()).await.is_err(), "nobody has left yet");
         drop(idle);
+        timeout(MOMENT, slots.made_room()).await.expect("it has left");
         assert!(take(&slots, "127.0.0.1").is_none());
         drop(newcomer);
         assert!(take(&slots, "127.0.0.1").is_some());
