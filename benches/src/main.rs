@@ -108,7 +108,7 @@ enum Question {
     Restart,
     /// What becomes of it when it is asked for twice and five times what it can do?
     Overload,
-    /// Does it stay small and fast with many orders and a large log? Half an hour and 15 GB; not among `all`
+    /// Does it stay small and fast with many orders and a large log? Some minutes and 15 GB; not among `all`
     Growth,
     /// How fast is it on Kafka and PostgreSQL, on one node and on three, and how soon is a dead node's work taken over?
     SeveralNodes,
