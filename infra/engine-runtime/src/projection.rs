@@ -9,7 +9,6 @@ mod folder;
 mod operations;
 mod parking;
 mod published;
-mod reader;
 mod rows;
 mod scan;
 mod shared;

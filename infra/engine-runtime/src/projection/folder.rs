@@ -1,15 +1,18 @@
-//! What a projection does between log and store: it takes up what was read, asks for the rows that it touches, folds, and
-//! says what to commit. Pure, but that its reader reads the log. A view that panics costs the stream of that event its place: the
+//! What a projection does between log and store: it gathers effective events, asks for the rows they touch, folds, and
+//! says what to commit. Pure but for reading the log. A view that panics costs the stream of that event its place: the
 //! batch is folded again without it.
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::ops::Range;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
 
 use engine::event::Recorded;
+use engine::fold::Verdict;
 use engine::log::Log;
-use engine::position::{Checkpoint, Offset, Partition, Position};
+use engine::position::{Checkpoint, Offset, Partition, Position, Version};
 use engine::read_store::Batch;
+use engine::record::{Body, Header, Kind, Record};
 use engine::stream::StreamId;
 use engine::time::Timestamp;
 use engine::view::{Doc, Row, RowKey, View};
@@ -17,7 +20,6 @@ use serde::{Deserialize, Serialize};
 use serde_json::Value;
 use tracing::error;
 
-use super::reader::{Gathered, Only, Reader};
 use super::rows::{Desk, RowCache, Slot};
 use super::{PARKED_TABLE, Parked, ProjectionOptions};
 
@@ -31,6 +33,34 @@ pub(crate) struct ParkedDoc {
     /// The generation of the store's tables when it was last tried; 0: not since it is counted.
     #[serde(default)]
     pub(crate) tried: i64,
+}
+
+/// An event out of the log, read or not.
+struct Item<E> {
+    stream: StreamId,
+    partition: Partition,
+    version: Version,
+    offset: Offset,
+    /// The fold before its record.
+    before: Checkpoint,
+    event: Result<Recorded<E>, String>,
+    /// Which of the rows on the desk it touches.
+    touches: Range<usize>,
+}
+
+/// What was read and how far.
+struct Gathered<E> {
+    items: Vec<Item<E>>,
+    at: Vec<Checkpoint>,
+    records: u64,
+    recorded_at: Option<Timestamp>,
+}
+
+impl<E> Gathered<E> {
+    /// Nothing yet.
+    fn from(at: Vec<Checkpoint>) -> Self {
+        Self { items: Vec::new(), at, records: 0, recorded_at: None }
+    }
 }
 
 /// What comes next.
@@ -62,7 +92,9 @@ pub(crate) struct Made {
 /// One projection's fold in the making.
 pub(crate) struct Folder<V: View> {
     view: Arc<V>,
-    reader: Reader,
+    options: ProjectionOptions,
+    /// The partitions it reads.
+    partitions: Vec<Partition>,
     /// Whether checkpoints move with every record, for others to see, and not only with rows.
     eager: bool,
     /// How far is folded.
@@ -82,7 +114,9 @@ pub(crate) struct Folder<V: View> {
     parked_next: BTreeMap<StreamId, ParkedDoc>,
     parked_dirty: BTreeSet<StreamId>,
     /// While parked streams are tried again: which, from which version on.
-    only: Only,
+    only: Option<BTreeMap<StreamId, Version>>,
+    /// Which partition is read first; moves on, so that a busy one does not starve the others.
+    first: usize,
     /// Of the tables that it folds into.
     pub(crate) generation: i64,
 }
@@ -90,7 +124,7 @@ pub(crate) struct Folder<V: View> {
 impl<V: View> Folder<V> {
     pub(crate) fn new(
         view: Arc<V>,
-        options: &ProjectionOptions,
+        options: ProjectionOptions,
         partitions: Vec<Partition>,
         eager: bool,
         committed: Vec<Option<Checkpoint>>,
@@ -100,7 +134,8 @@ impl<V: View> Folder<V> {
         let cache = RowCache::new(options.rows_cached_max);
         Self {
             view,
-            reader: Reader::new(partitions, options),
+            options,
+            partitions,
             eager,
             at,
             committed,
@@ -113,33 +148,96 @@ impl<V: View> Folder<V> {
             parked_next: BTreeMap::new(),
             parked_dirty: BTreeSet::new(),
             only: None,
+            first: 0,
             generation: 0,
         }
     }
 
     /// Reads what is new, at most a batch of it, and says what comes next.
     pub(crate) fn gather(&mut self, log: &dyn Log) -> Result<Step, String> {
-        let gathered = self.reader.read(log, self.at.clone())?;
-        Ok(self.take_up(gathered))
-    }
-
-    /// From where to read on, for somebody who does so while this folder is busy and gives it to [`Self::take_up_ahead`].
-    pub(crate) fn reader(&self) -> (Reader, Vec<Checkpoint>) {
-        (self.reader.clone(), self.at.clone())
-    }
-
-    /// Goes on with what was read ahead.
-    pub(crate) fn take_up_ahead(&mut self, reader: Reader, gathered: Gathered<V::Event>) -> Step {
-        self.reader = reader;
-        self.take_up(gathered)
-    }
-
-    fn take_up(&mut self, gathered: Gathered<V::Event>) -> Step {
+        let gathered = self.read_all(log, Gathered::from(self.at.clone()))?;
         if gathered.records == 0 {
-            return Step::Idle;
+            return Ok(Step::Idle);
         }
         self.gathered = Some(gathered);
-        self.plan()
+        Ok(self.plan())
+    }
+
+    /// Reads all partitions on from where `gathered` is, at most a batch, each a little at a time: where a log keeps the
+    /// records of all partitions side by side, all are then read from the same place.
+    fn read_all(&mut self, log: &dyn Log, mut gathered: Gathered<V::Event>) -> Result<Gathered<V::Event>, String> {
+        let count = self.partitions.len();
+        loop {
+            let records = gathered.records;
+            for _ in 0..count {
+                if gathered.items.len() >= self.options.batch_events_max {
+                    return Ok(gathered);
+                }
+                self.read(log, self.partitions[self.first % count], None, &mut gathered)?;
+                self.first = (self.first + 1) % count;
+            }
+            if gathered.records == records {
+                return Ok(gathered);
+            }
+        }
+    }
+
+    /// Reads one partition on from where `gathered` is, up to `end`.
+    fn read(
+        &self,
+        log: &dyn Log,
+        partition: Partition,
+        end: Option<Offset>,
+        gathered: &mut Gathered<V::Event>,
+    ) -> Result<(), String> {
+        let slot = usize::from(partition.0);
+        let limit = end.unwrap_or_else(|| log.end(partition));
+        let mut checkpoint = gathered.at[slot];
+        if checkpoint.next_offset >= limit || gathered.items.len() >= self.options.batch_events_max {
+            return Ok(());
+        }
+        let read = log.read(partition, checkpoint.next_offset, self.options.read_bytes_max);
+        for stored in read.map_err(|fault| crate::chain(&fault))? {
+            if stored.offset >= limit || gathered.items.len() >= self.options.batch_events_max {
+                break;
+            }
+            let position = Position { partition, offset: stored.offset };
+            if stored.offset != checkpoint.next_offset {
+                return Err(format!("{position} came where {} was asked for", checkpoint.next_offset));
+            }
+            let before = checkpoint;
+            let header = Header::decode(&stored.bytes).map_err(|fault| format!("{position}: {fault}"))?;
+            let verdict = checkpoint.accept(&header);
+            gathered.records += 1;
+            if verdict == Verdict::Effective && header.kind == Kind::Commit {
+                let record = Record::decode(&stored.bytes).map_err(|fault| format!("{position}: {fault}"))?;
+                if let Body::Commit(commit) = record.body {
+                    gathered.recorded_at = Some(commit.recorded_at);
+                    self.take(*commit, position, before, &mut gathered.items);
+                }
+            }
+            gathered.at[slot] = checkpoint;
+        }
+        Ok(())
+    }
+
+    fn take(
+        &self,
+        commit: engine::record::Commit,
+        position: Position,
+        before: Checkpoint,
+        items: &mut Vec<Item<V::Event>>,
+    ) {
+        for told in commit.events() {
+            let (stream, version) = (told.stream(), told.version);
+            let is_wanted = |only: &BTreeMap<StreamId, Version>| only.get(&stream).is_some_and(|from| version >= *from);
+            if !self.only.as_ref().is_none_or(is_wanted) {
+                continue;
+            }
+            let event = told.read(position).map_err(|fault| fault.to_string());
+            let Position { partition, offset } = position;
+            items.push(Item { stream, partition, version, offset, before, event, touches: 0..0 });
+        }
     }
 
     /// Which rows have to be loaded; folds at once if none.
@@ -251,7 +349,6 @@ impl<V: View> Folder<V> {
     pub(crate) fn make(&mut self) -> Made {
         let gathered = self.gathered.take().unwrap_or_else(|| Gathered::from(self.at.clone()));
         let parked_changed = !self.parked_dirty.is_empty();
-        let is_full = self.reader.is_full(&gathered);
         self.at = gathered.at;
         let batch = (!self.folded.is_empty() || parked_changed || self.eager).then(|| {
             let mut batch = self.checkpoints(&self.at);
@@ -277,7 +374,7 @@ impl<V: View> Folder<V> {
             batch,
             at: self.at.clone(),
             events: gathered.items.len(),
-            is_full,
+            is_full: gathered.items.len() >= self.options.batch_events_max,
             recorded_at: gathered.recorded_at,
             parked_changed,
         }
@@ -321,7 +418,7 @@ impl<V: View> Folder<V> {
     pub(crate) fn gather_retry(&mut self, log: &dyn Log, retry: &Retry) -> Result<Step, String> {
         let mut gathered = Gathered::from(self.at.clone());
         gathered.at[usize::from(retry.partition.0)] = retry.cursor;
-        self.reader.read_one(log, retry.partition, Some(retry.end), &self.only, &mut gathered)?;
+        self.read(log, retry.partition, Some(retry.end), &mut gathered)?;
         if gathered.records == 0 {
             return Ok(Step::Idle);
         }

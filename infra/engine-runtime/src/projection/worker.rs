@@ -1,6 +1,5 @@
 //! The task of a projection: it waits for the log to grow, has the folder read and fold, and commits. While it is far
-//! behind it folds the next batch during the commit of the last and reads the one after that; else it lets gather what comes
-//! meanwhile. Whatever may
+//! behind it folds the next batch during the commit of the last; else it lets gather what comes meanwhile. Whatever may
 //! wait for a disk runs in tasks of its own that are never cut off.
 
 mod anew;
@@ -12,10 +11,9 @@ use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::time::Duration;
 
-use engine::event::Event;
 use engine::log::{Log, WakerGuard};
 use engine::ports::Clock;
-use engine::position::{Checkpoint, Offset, Partition};
+use engine::position::{Offset, Partition};
 use engine::read_store::{Query, ReadStore, StoreFault};
 use engine::record::Genesis;
 use engine::stream::StreamId;
@@ -23,14 +21,12 @@ use engine::view::View;
 use futures::FutureExt;
 use metrics::{Counter, counter};
 use tokio::sync::Notify;
-use tokio::task::{JoinError, JoinHandle};
 use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 use tracing::warn;
 
 use super::folder::{Folder, Made, ParkedDoc, Step};
 use super::published::Published;
-use super::reader::{Gathered, Reader};
 use super::{PARKED_TABLE, ProjectionFault, ProjectionOptions, ProjectionStatus};
 use anew::Anew;
 use hands::Hands;
@@ -54,14 +50,9 @@ pub(super) struct Worker<V: View> {
     caught_up: bool,
     /// `None` only while it is lent to a blocking task.
     folder: Option<Folder<V>>,
-    /// The batch after the one that is committed next, being read; only while it is far behind.
-    ahead: Option<Ahead<V::Event>>,
     events: Counter,
     commits: Counter,
 }
-
-/// What is read while something else is folded.
-type Ahead<E> = JoinHandle<(Reader, Result<Gathered<E>, String>)>;
 
 /// What all workers of a projection work from and on.
 pub(super) struct Source<V: View> {
@@ -148,7 +139,7 @@ impl<V: View> Worker<V> {
         let commits = counter!("docket_projection_commits_total", "projection" => name);
         let waker = source.log.on_append(Arc::new(move || waking.notify_one()));
         let partitions = partitions.into_iter().collect::<Vec<_>>();
-        let (view, options) = (source.view.clone(), &source.options);
+        let (view, options) = (source.view.clone(), source.options.clone());
         let mut folder = Folder::new(view, options, partitions.clone(), source.shared, committed, parked);
         let generation = source.store.generation();
         folder.generation = generation;
@@ -160,7 +151,7 @@ impl<V: View> Worker<V> {
         hands.publish();
         hands.running();
         let (folder, _wakers, caught_up) = (Some(folder), (waker, switched), false);
-        Ok(Self { hands, woken, _wakers, readers, generation, caught_up, folder, ahead: None, events, commits })
+        Ok(Self { hands, woken, _wakers, readers, generation, caught_up, folder, events, commits })
     }
 
     /// Alone in its projection: until it is stopped or cannot go on. If other tables come into use, it goes on with them.
@@ -308,8 +299,8 @@ impl<V: View> Worker<V> {
         Ok(if self.load_and_fold(step).await? { Some(self.folder().make()) } else { None })
     }
 
-    /// Commits a batch. If there was more than it took, the next one is folded meanwhile, which is given back, and the one
-    /// after that is read. What has to be looked up in the store waits until the commit is done.
+    /// Commits a batch. If there was more than it took, the next one is folded meanwhile: that is given back. What has to
+    /// be looked up in the store waits until the commit is done.
     async fn commit_making(&mut self, now: Made, last: bool) -> Result<Option<Made>, End> {
         if last || !now.is_full {
             self.hands.commit_made(&now).await?;
@@ -317,12 +308,15 @@ impl<V: View> Worker<V> {
             return Ok(None);
         }
         let wrong = || End::Fault(ProjectionFault::Wrong("its folder is gone".to_owned()));
-        let folder = self.folder.take().ok_or_else(wrong)?;
-        let folding = fold_ahead(self.hands.source.log.clone(), folder, self.ahead.take());
+        let mut folder = self.folder.take().ok_or_else(wrong)?;
+        let log = self.hands.source.log.clone();
+        let folding = tokio::task::spawn_blocking(move || {
+            let step = folder.gather(log.as_ref());
+            (folder, step)
+        });
         let (committed, folding) = tokio::join!(self.hands.commit_made(&now), folding);
-        let (folder, step, ahead) = folding.map_err(|_| wrong())?;
+        let (folder, step) = folding.map_err(|_| wrong())?;
         self.folder = Some(folder);
-        self.ahead = ahead;
         committed?;
         self.is_done(&now).await?;
         Ok(if self.load_and_fold(step.map_err(log_fault)?).await? { Some(self.folder().make()) } else { None })
@@ -414,36 +408,6 @@ impl<V: View> Worker<V> {
             Err(end) => end,
         }
     }
-}
-
-/// Folds what was read ahead, or what there is if nothing was; if that fills a batch, the next is read from then on.
-async fn fold_ahead<V: View>(
-    log: Arc<dyn Log>,
-    mut folder: Folder<V>,
-    ahead: Option<Ahead<V::Event>>,
-) -> Result<(Folder<V>, Result<Step, String>, Option<Ahead<V::Event>>), JoinError> {
-    let reading = ahead.unwrap_or_else(|| {
-        let (reader, at) = folder.reader();
-        read_ahead(log.clone(), reader, at)
-    });
-    let (reader, gathered) = match reading.await? {
-        (reader, Ok(gathered)) => (reader, gathered),
-        (_, Err(why)) => return Ok((folder, Err(why), None)),
-    };
-    let next = reader.is_full(&gathered).then(|| read_ahead(log, reader.clone(), gathered.at.clone()));
-    let folding = tokio::task::spawn_blocking(move || {
-        let step = folder.take_up_ahead(reader, gathered);
-        (folder, step)
-    });
-    let (folder, step) = folding.await?;
-    Ok((folder, Ok(step), next))
-}
-
-fn read_ahead<E: Event>(log: Arc<dyn Log>, mut reader: Reader, at: Vec<Checkpoint>) -> Ahead<E> {
-    tokio::task::spawn_blocking(move || {
-        let gathered = reader.read(log.as_ref(), at);
-        (reader, gathered)
-    })
 }
 
 /// Runs a store's future to its end, whatever becomes of the caller.
