@@ -76,9 +76,8 @@ pub struct Part {
     pub batch_events_max: usize,
 }
 
-/// Events folded in one transaction unless said otherwise. A row is held as a JSON value, which takes some ten kilobytes
-/// for an order of three lines, and a batch is held three times while it is committed: smaller ones than the engine's own
-/// keep the process within its memory.
+/// Events folded in one transaction unless said otherwise. While one batch is committed the next is folded: smaller ones
+/// than the engine's own keep the process within its memory.
 pub const BATCH_EVENTS_MAX: usize = 1_000;
 
 impl Part {
